@@ -1,0 +1,323 @@
+"""The front door: the command `finetune`. Arguments, progress and exit codes; the work is done elsewhere.
+
+Exit codes: 0, 1 (the run failed or the gate refused) and 2 (usage). Results go to standard output, all else to standard error.
+Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from configs.schema import Config
+    from pipeline.local_runner import NodeStatus
+    from pipeline.outcome import Outcome
+    from serving.local import LocalModel
+
+_FAILED = 1
+_PICTURES_AT_ONCE = 32
+
+
+class InputError(click.ClickException):
+    """Arguments, a configuration or data that can't be used."""
+
+    exit_code = 2
+
+
+config_option = click.option(
+    "--config", "config_path", metavar="FILE", help="YAML file; without one, the defaults hold."
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one key, e.g. training.batch_size=16.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="finetune")
+def main() -> None:
+    """From a folder of labelled pictures to a gated, pushed classifier.
+
+    \b
+    Examples:
+      finetune run --data photos --output-dir runs/photos
+      finetune predict --model runs/photos/serving picture.jpg
+    """
+
+
+@main.command()
+@config_option
+@set_option
+@click.option("--data", metavar="FOLDER", help="Pictures, one subfolder per class; stands for data.source.")
+@click.option(
+    "--output-dir",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Where all that the runs of this project make is kept.",
+)
+def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path) -> None:
+    """Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
+
+    Run it again with the same --output-dir: what has not changed is taken from the run before, and the new model must hold
+    its own against the last one that passed. Exit code 1 means that the run failed or that the gate refused.
+
+    \b
+    Examples:
+      finetune run --data photos --output-dir runs/photos
+      finetune run --config configs/flowers.yaml --data flower_photos --output-dir runs/flowers
+      finetune run --data photos --output-dir runs/photos --set image.height=128 --set image.width=128
+    """
+    config = _load_config(config_path, overrides, data)
+    source = config.data.source
+    if source is None:
+        raise InputError("no pictures named: give --data FOLDER, or data.source in the configuration")
+    log_path = output_dir / "logs" / time.strftime("%Y-%m-%dT%H-%M-%S.log")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _check_data(source)
+        outcome = _run_logged(config, output_dir, log_path)
+    except KeyboardInterrupt:
+        _end(f"interrupted; the same command goes on after the last finished node. Log: {log_path}")
+    _print_outcome(outcome)
+    sys.exit(0 if outcome.blessed else _FAILED)
+
+
+@main.command()
+@click.option(
+    "--model",
+    "model_dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="OUTPUT_DIR/serving for its highest version, or the folder of one version.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a picture.")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+def predict(model_dir: Path, top: int, images: tuple[str, ...]) -> None:
+    """Classify pictures with a pushed model and print a JSON line for each.
+
+    A file that can't be used gets a line with an `error`, the others are still answered, and the exit code is 1.
+
+    \b
+    Examples:
+      finetune predict --model runs/photos/serving picture.jpg
+      finetune predict --model runs/photos/serving/1795478357 --top 5 holidays/*.jpg
+    """
+    from pipeline import log_file
+
+    failed = False
+    with log_file.capture_output() as terminal:
+        from serving.local import LocalModel, ModelError
+
+        try:
+            model = LocalModel(model_dir)
+        except ModelError as error:
+            raise InputError(str(error)) from None
+        for line in _predictions(model, images, top):
+            failed |= "error" in line
+            print(json.dumps(line, ensure_ascii=False), file=terminal.out, flush=True)
+    sys.exit(_FAILED if failed else 0)
+
+
+@main.group()
+def config() -> None:
+    """Show the configuration and what it may hold."""
+
+
+@config.command()
+@config_option
+@set_option
+def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
+    """Print the effective configuration as YAML.
+
+    \b
+    Example:
+      finetune config show --config configs/digits.yaml --set training.batch_size=16
+    """
+    import yaml
+
+    effective = _load_config(config_path, overrides).model_dump(mode="json")
+    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config.command(name="schema")
+def print_schema() -> None:
+    """Print the JSON schema of the configuration: every key, its unit, default and bounds.
+
+    \b
+    Example:
+      finetune config schema > finetune.schema.json
+    """
+    from configs.schema import Config
+
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def _load_config(path: str | None, overrides: Sequence[str], data: str | None = None) -> Config:
+    """Read the configuration, or end with exit code 2 and a line for each error."""
+    from configs import schema
+
+    if data is not None:
+        overrides = (
+            *overrides,
+            f"data.source={json.dumps(os.path.abspath(data) if '://' not in data else data)}",
+        )
+    try:
+        return schema.load(path, tuple(overrides))
+    except schema.ConfigError as error:
+        raise InputError(str(error)) from None
+
+
+def _check_data(source: str) -> None:
+    """End with exit code 2 if there is nothing to learn from, before a run is set up."""
+    from pipeline import log_file
+
+    with log_file.capture_output():
+        from components.image_example_gen import sources
+
+        try:
+            sources.check(source)
+        except sources.DataError as error:
+            raise InputError(str(error)) from None
+
+
+def _run_logged(config: Config, output_dir: Path, log_path: Path) -> Outcome:
+    """Run the pipeline, with progress in the terminal and all that libraries say in a file."""
+    from pipeline import log_file
+
+    with log_file.capture_output(log_path) as terminal:
+        from absl import logging as absl_logging
+
+        from pipeline import local_runner
+
+        absl_logging.set_verbosity(absl_logging.INFO)
+        with _RunProgress(terminal.err) as progress:
+            try:
+                return local_runner.run_locally(config, output_dir, progress.on_status)
+            except local_runner.RunError as error:
+                traceback.print_exc()
+                failure = str(error)
+    _end(f"{failure}. Log: {log_path}")
+
+
+class _RunProgress(logging.Handler):
+    """Prints a line a node and what the nodes report; on a terminal, shows besides where the run is now.
+
+    Args:
+      stream: the terminal.
+    """
+
+    def __init__(self, stream: TextIO):
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        super().__init__(logging.INFO)
+        self._console = Console(file=stream, highlight=False)
+        self._bar = Progress(
+            *(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting")
+        self._node_id = ""
+
+    def __enter__(self) -> _RunProgress:
+        logger = logging.getLogger("finetune")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(self)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        logging.getLogger("finetune").removeHandler(self)
+
+    def on_status(self, status: NodeStatus) -> None:
+        """Show how a node fares."""
+        self._node_id = status.node_id
+        if status.state == "running":
+            self._bar.reset(self._task, description=f"{status.node_id:<17} running")
+            if not self._console.is_terminal:
+                self._print(f"{status.node_id:<17} running")
+        else:
+            self._print(f"{status.node_id:<17} {status.state:<7} {status.seconds:7.1f} s")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show what a node reports."""
+        if getattr(record, "transient", False):
+            self._bar.update(self._task, description=f"{self._node_id:<17} {record.getMessage()}")
+        else:
+            level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            self._print(f"  {level}{record.getMessage()}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    """Print the result of a run to standard output."""
+    baseline = "none: no other model has been blessed"
+    if outcome.baseline_accuracy is not None:
+        baseline = f"{outcome.baseline_accuracy:.4f} (the last blessed model, on the same pictures)"
+    click.echo(f"test accuracy  {outcome.accuracy:.4f} on {outcome.examples} pictures")
+    click.echo(f"baseline       {baseline}")
+    click.echo(f"gate           {'blessed' if outcome.blessed else 'refused'}")
+    for refusal in outcome.refusals:
+        click.echo(f"               {refusal}")
+    click.echo(f"model          {outcome.pushed_to or 'not pushed'}")
+
+
+def _predictions(model: LocalModel, paths: Sequence[str], top: int) -> Iterator[dict]:
+    """Answer for files in order, a batch at a time."""
+    from modules import images
+
+    for start in range(0, len(paths), _PICTURES_AT_ONCE):
+        answers: dict[str, dict] = {}
+        pictures: dict[str, bytes] = {}
+        batch = paths[start : start + _PICTURES_AT_ONCE]
+        for path in batch:
+            try:
+                encoded = Path(path).read_bytes()
+                images.inspect(encoded)
+                pictures[path] = encoded
+            except (OSError, images.BadImageError) as error:
+                answers[path] = {"file": path, "error": getattr(error, "strerror", None) or str(error)}
+        scores = model.predict(list(pictures.values())) if pictures else []
+        for path, score_of in zip(pictures, scores, strict=True):
+            ranked = [{"label": label, "score": score} for label, score in list(score_of.items())[:top]]
+            answers[path] = {"file": path, **ranked[0], "top": ranked}
+        yield from (answers[path] for path in batch)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """Let SIGTERM end a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _end(message: str) -> NoReturn:
+    """End a failed run at once: Beam's threads may still be busy."""
+    click.echo(f"finetune: {message}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_FAILED)
+
+
+if __name__ == "__main__":
+    main()

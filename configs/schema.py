@@ -1,0 +1,268 @@
+"""The typed configuration: every key, its unit, its default and what is allowed.
+
+A configuration is one YAML file. `load` reads it over the defaults, applies `--set a.b=c` overrides and returns a frozen
+`Config`. Unknown keys are refused, and each error names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+LearningRateRule = tuple[str, Annotated[float, Field(gt=0.0)] | None]
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be used; the message names each key, its value and what is allowed."""
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Splits(_Section):
+    """Shares of the pictures in each split; a picture's split follows from a hash of its content."""
+
+    train: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Parts of the sum that are fitted."""
+    eval: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Parts of the sum that early stopping watches."""
+    test: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Parts of the sum that the gate uses, and nothing else."""
+
+
+class Data(_Section):
+    """Where the pictures come from."""
+
+    source: str | None = None
+    """A folder with one subfolder of JPEG or PNG files per class; a relative path starts at the working directory."""
+    splits: Splits = Splits()
+
+
+class Image(_Section):
+    """The size every picture is resized to, in pixels."""
+
+    height: Annotated[int, Field(ge=32, le=1024)] = 224
+    """Pixels; VGG16 needs at least 32."""
+    width: Annotated[int, Field(ge=32, le=1024)] = 224
+    """Pixels; VGG16 needs at least 32."""
+
+
+class Augmentation(_Section):
+    """Ranges of the random affine map that each training picture gets, drawn afresh every epoch."""
+
+    enabled: bool = True
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 20.0
+    """Largest rotation to either side, in degrees."""
+    width_shift: Fraction = 0.2
+    """Largest horizontal shift to either side, as a fraction of the width."""
+    height_shift: Fraction = 0.2
+    """Largest vertical shift to either side, as a fraction of the height."""
+    zoom: tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]] = (0.8, 1.2)
+    """Range of the zoom factor of each axis; below 1 the picture grows, above 1 it shrinks."""
+    horizontal_flip: bool = True
+    """Mirror half of the pictures."""
+
+    @pydantic.field_validator("zoom")
+    @classmethod
+    def _in_order(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if zoom[0] > zoom[1]:
+            raise ValueError("the lower bound comes first, e.g. [0.8, 1.2]")
+        return zoom
+
+
+class Model(_Section):
+    """VGG16 without its top, and the head that replaces it."""
+
+    weights: str | None = "imagenet"
+    """`imagenet`, the path of an H5 file for VGG16 without its top, or null for random weights."""
+    dense_units: Annotated[int, Field(ge=1, le=65536)] = 256
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """Fraction of the dense layer's outputs dropped in training."""
+    l2: Annotated[float, Field(ge=0.0)] = 0.0
+    """L2 penalty on the head's kernels."""
+
+
+class EarlyStopping(_Section):
+    """When a phase ends before its last epoch; the best epoch's weights are kept in any case."""
+
+    monitor: Literal["loss", "accuracy"] = "loss"
+    """What is watched on the eval split."""
+    patience: Annotated[int, Field(ge=1)] | None = 3
+    """Epochs without a better value before the phase ends; null runs every epoch."""
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    """The least change that counts as better."""
+
+
+class Phase(_Section):
+    """One stage of training: how long, and which variables learn how fast."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    epochs: Annotated[int, Field(ge=0, le=10000)]
+    learning_rates: Annotated[tuple[LearningRateRule, ...], Field(min_length=1)]
+    """Ordered (pattern, learning rate) pairs; a pattern is a regular expression that must match the whole variable path.
+
+    The first match wins, and null freezes what it matches.
+    """
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps after which the phase ends in the middle of an epoch; null sets no limit."""
+
+    @pydantic.field_validator("learning_rates")
+    @classmethod
+    def _patterns_compile(cls, rules: tuple[LearningRateRule, ...]) -> tuple[LearningRateRule, ...]:
+        for pattern, _ in rules:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        if all(rate is None for _, rate in rules):
+            raise ValueError("every rule freezes what it matches: nothing would be trained")
+        return rules
+
+
+class Training(_Section):
+    """How the model is fitted."""
+
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Pictures a step."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Seeds initial weights, dropout, shuffling and augmentation."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    class_weights: Literal["balanced"] | None = None
+    """`balanced` weighs each class by the inverse of its share; null weighs all pictures alike."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (
+        Phase(name="head", epochs=5, learning_rates=(("head/.*", 1e-3), (".*", None))),
+        Phase(
+            name="finetune",
+            epochs=10,
+            learning_rates=(("head/.*", 1e-4), ("block5_.*", 1e-5), (".*", None)),
+        ),
+    )
+
+
+class Evaluation(_Section):
+    """The gate: a model is pushed only if it passes every bound that is on, on the test split."""
+
+    min_accuracy: Fraction | None = 0.7
+    """Lowest accuracy that passes; null turns this bound off."""
+    max_accuracy_drop: Fraction | None = 0.0
+    """How far accuracy may fall below the last blessed model's, absolute; null turns this bound off."""
+
+
+class Beam(_Section):
+    """How the Beam nodes run."""
+
+    args: tuple[str, ...] = ("--runner=FnApiRunner",)
+    """Beam's own pipeline arguments."""
+
+
+class Config(_Section):
+    """All that differs between two projects."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "images"
+    """Name of the pipeline: lower-case letters, digits and hyphens. The last blessed model is looked up by it."""
+    data: Data = Data()
+    image: Image = Image()
+    augmentation: Augmentation = Augmentation()
+    model: Model = Model()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    beam: Beam = Beam()
+
+
+def load(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+      path: a YAML file; None starts from the defaults.
+      overrides: `a.b=c` settings, applied in order; `c` is read as YAML, and a number in the key picks a list's item.
+
+    Returns:
+      The checked configuration.
+
+    Raises:
+      ConfigError: the file can't be read, a key is unknown or a value is not allowed.
+    """
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected keys such as `data:` and `training:`, found {values!r:.60}")
+    base = _checked(values, str(path or "configuration"))
+    if not overrides:
+        return base
+    values = base.model_dump(mode="json")
+    for override in overrides:
+        _apply(values, override)
+    return _checked(values, "--set")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `a.b=c` in nested plain values."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, e.g. --set training.batch_size=16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
+    target: Any = values
+    *parents, last = key.split(".")
+    for depth, step in enumerate([*parents, last]):
+        if isinstance(target, list):
+            if not step.isdigit() or int(step) >= len(target):
+                raise ConfigError(
+                    f"--set {override}: {'.'.join(key.split('.')[:depth])} is a list of {len(target)};"
+                    f" expected a number from 0 to {len(target) - 1}, found {step!r}"
+                )
+            index: Any = int(step)
+        elif isinstance(target, dict):
+            index = step
+            if step not in target:
+                where = ".".join([*parents, last][: depth + 1])
+                raise ConfigError(f"--set {override}: unknown key {where}{_hint(step, list(target))}")
+        else:
+            raise ConfigError(f"--set {override}: {'.'.join(key.split('.')[:depth])} has no keys")
+        if depth == len(parents):
+            target[index] = value
+        else:
+            target = target[index]
+
+
+def _checked(values: dict[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    """One line for one pydantic error: key, value, what is allowed."""
+    location = error["loc"]
+    key = ".".join(str(part) for part in location if not str(part).startswith(("tuple[", "constrained-")))
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in location[:-1]:
+            fields = getattr(section, "model_fields", {})
+            section = fields[part].annotation if part in fields else Phase
+        return f"unknown key {key}{_hint(str(location[-1]), list(section.model_fields))}"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{key} = {error['input']!r}: {message}"
+
+
+def _hint(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(sorted(known))}"

@@ -1,0 +1,112 @@
+"""Random affine augmentation: rotation, shifts, zoom and flip as one map an image and one interpolation.
+
+The map and its parameters follow `keras.preprocessing.image.ImageDataGenerator`, whose result for the same parameters is
+the same; here a whole batch is drawn and warped at once, on whatever device the batch is on, from a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+
+class AffineParameters(NamedTuple):
+    """What is drawn for a batch; each is float32 `[batch]`."""
+
+    angle: tf.Tensor
+    """Rotation in radians."""
+    shift_y: tf.Tensor
+    """Vertical shift in pixels."""
+    shift_x: tf.Tensor
+    """Horizontal shift in pixels."""
+    zoom_y: tf.Tensor
+    """Zoom factor of the vertical axis; below 1 magnifies."""
+    zoom_x: tf.Tensor
+    """Zoom factor of the horizontal axis; below 1 magnifies."""
+    flip: tf.Tensor
+    """1.0 to mirror the result left to right, else 0.0."""
+
+
+def draw(
+    seed: tf.Tensor, batch_size: tf.Tensor | int, height: int, width: int, config: dict[str, Any]
+) -> AffineParameters:
+    """Draw the parameters of a batch.
+
+    Args:
+      seed: int64 `[2]`; equal seeds give equal draws.
+      batch_size: number of images.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+      config: the `augmentation` section: rotation in degrees, shifts as fractions of the size, zoom as a range.
+
+    Returns:
+      The parameters, each uniform in its range.
+    """
+    angle_seed, y_seed, x_seed, zoom_y_seed, zoom_x_seed, flip_seed = tf.unstack(
+        tf.random.experimental.stateless_split(seed, 6)
+    )
+
+    def uniform(own_seed: tf.Tensor, low: float, high: float) -> tf.Tensor:
+        return tf.random.stateless_uniform([batch_size], own_seed, low, high)
+
+    rotation = math.radians(config["rotation"])
+    shift_y, shift_x = config["height_shift"] * height, config["width_shift"] * width
+    flips = tf.cast(uniform(flip_seed, 0.0, 1.0) < 0.5, tf.float32)
+    return AffineParameters(
+        angle=uniform(angle_seed, -rotation, rotation),
+        shift_y=uniform(y_seed, -shift_y, shift_y),
+        shift_x=uniform(x_seed, -shift_x, shift_x),
+        zoom_y=uniform(zoom_y_seed, *config["zoom"]),
+        zoom_x=uniform(zoom_x_seed, *config["zoom"]),
+        flip=flips if config["horizontal_flip"] else tf.zeros_like(flips),
+    )
+
+
+def affine_coefficients(parameters: AffineParameters, height: int, width: int) -> tf.Tensor:
+    """Return the maps from output to input pixels.
+
+    With the image's centre c, an output pixel p = (x, y) takes its value from R(angle) (Z p' + shift) + c, where
+    p' = p - c, mirrored first where `flip` says so, and Z scales by the zoom factors.
+
+    Args:
+      parameters: what was drawn, `[batch]` each.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+
+    Returns:
+      float32 `[batch, 8]`, as `keras.ops.image.affine_transform` takes them (x before y).
+    """
+    sine, cosine = tf.sin(parameters.angle), tf.cos(parameters.angle)
+    zoom_x = parameters.zoom_x * (1.0 - 2.0 * parameters.flip)
+    # Rows of the matrix that takes centred (x, y) of the output to centred (x, y) of the input.
+    a0, a1 = cosine * zoom_x, -sine * parameters.zoom_y
+    b0, b1 = sine * zoom_x, cosine * parameters.zoom_y
+    centre_y, centre_x = (height - 1) / 2.0, (width - 1) / 2.0
+    a2 = cosine * parameters.shift_x - sine * parameters.shift_y + centre_x - a0 * centre_x - a1 * centre_y
+    b2 = cosine * parameters.shift_y + sine * parameters.shift_x + centre_y - b0 * centre_x - b1 * centre_y
+    zero = tf.zeros_like(a0)
+    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=-1)
+
+
+def augment(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Tensor:
+    """Warp every image of a batch by its own random affine map, filling with the nearest pixel.
+
+    Args:
+      images: `[batch, height, width, 3]`, any number type, 0 to 255.
+      seed: int64 `[2]`; equal seeds give equal results.
+      config: the `augmentation` section of the configuration.
+
+    Returns:
+      float32 `[batch, height, width, 3]`, 0 to 255.
+    """
+    height, width = images.shape[1], images.shape[2]
+    parameters = draw(seed, tf.shape(images)[0], height, width, config)
+    return keras.ops.image.affine_transform(
+        tf.cast(images, tf.float32),
+        affine_coefficients(parameters, height, width),
+        interpolation="bilinear",
+        fill_mode="nearest",
+    )

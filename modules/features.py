@@ -1,0 +1,41 @@
+"""Names and types of the features, defined once for the whole pipeline.
+
+Raw features are what ImageExampleGen writes of each picture; transformed features are what Transform makes of them.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+# Raw features, each with one value a picture.
+IMAGE = "image"  # bytes: the encoded picture, as found
+LABEL = "label"  # bytes: name of the class, UTF-8
+PATH = "path"  # bytes: path below the source folder, UTF-8
+HEIGHT = "height"  # int64: pixels
+WIDTH = "width"  # int64: pixels
+CHANNELS = "channels"  # int64: 1 grey, 2 grey with alpha, 3 colour, 4 colour with alpha
+FORMAT = "format"  # bytes: JPEG or PNG
+SIZE = "bytes"  # int64: length of the encoded picture
+CONTENT_HASH = "content_hash"  # bytes: SHA-256 of the encoded picture, in hexadecimal
+
+DESCRIPTIVE = (LABEL, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE)
+"""The features that statistics, the schema and validation work on: never the picture's bytes."""
+
+# Transformed features.
+PIXELS = "pixels"  # bytes: tf.io.serialize_tensor of uint8 [height, width, 3], RGB
+LABEL_ID = "label_id"  # int64 scalar: index of the label in the vocabulary
+
+LABEL_VOCABULARY = "labels"
+"""Name of the vocabulary that Transform makes of the labels."""
+
+TRAIN, EVAL, TEST = SPLITS = ("train", "eval", "test")
+
+
+def bytes_feature(value: bytes) -> tf.train.Feature:
+    """Return a feature with one bytes value."""
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def int_feature(value: int) -> tf.train.Feature:
+    """Return a feature with one int64 value."""
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))

@@ -1,0 +1,74 @@
+"""The classifier: VGG16 without its top, and a regularised head.
+
+VGG16: "Very Deep Convolutional Networks for Large-Scale Image Recognition", Simonyan and Zisserman, 2015.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+# With a few hundred pictures an epoch is a few dozen steps: at Keras's 0.99 the moving averages that evaluation uses would lag
+# epochs behind the batches that training uses.
+_BATCH_STATISTICS_MOMENTUM = 0.9
+
+HEAD = "head"
+"""Name of the new part; its variables' paths start with `head/`."""
+
+
+def build_model(
+    num_classes: int, height: int, width: int, config: dict[str, Any], weights_path: str | None
+) -> keras.Model:
+    """Build the classifier.
+
+    Args:
+      num_classes: size of the output.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+      config: the `model` section of the configuration.
+      weights_path: an H5 file for VGG16 without its top, or None for random weights.
+
+    Returns:
+      A model from images `[batch, height, width, 3]`, RGB in 0 to 255, to float32 probabilities `[batch, num_classes]`.
+      VGG16's layers keep their names (`block5_conv1`), the new ones are inside `head`.
+    """
+    images = keras.Input((height, width, 3), name="images")
+    # BGR, each channel's ImageNet mean subtracted, not scaled: what VGG16's weights expect.
+    prepared = keras.applications.vgg16.preprocess_input(images)
+    backbone = keras.applications.VGG16(include_top=False, weights=weights_path, input_tensor=prepared)
+    head = build_head(num_classes, backbone.output.shape[1:], config)
+    return keras.Model(images, head(backbone.output), name="classifier")
+
+
+def build_head(num_classes: int, features_shape: tuple[int, ...], config: dict[str, Any]) -> keras.Model:
+    """Build the part on top of VGG16: flatten, dense, batch normalisation, dropout, softmax.
+
+    Args:
+      num_classes: size of the output.
+      features_shape: `(height, width, channels)` of the backbone's output.
+      config: the `model` section of the configuration.
+
+    Returns:
+      A model from features `[batch, *features_shape]` to probabilities `[batch, num_classes]`.
+    """
+    penalty = keras.regularizers.L2(config["l2"]) if config["l2"] else None
+    return keras.Sequential(
+        [
+            keras.Input(features_shape),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dense(
+                config["dense_units"], activation="relu", kernel_regularizer=penalty, name="dense"
+            ),
+            keras.layers.BatchNormalization(momentum=_BATCH_STATISTICS_MOMENTUM, name="normalization"),
+            keras.layers.Dropout(config["dropout"], name="dropout"),
+            keras.layers.Dense(
+                num_classes,
+                activation="softmax",
+                dtype="float32",
+                kernel_regularizer=penalty,
+                name="probabilities",
+            ),
+        ],
+        name=HEAD,
+    )

@@ -1,0 +1,66 @@
+"""What runs inside Transform: decode, resize, label to id.
+
+The graph that Transform makes of `preprocessing_fn` is the very graph that the exported model serves with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from modules import features
+
+
+def decode_and_resize(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Decode one picture and resize it, bilinear with antialiasing.
+
+    Args:
+      encoded: scalar string, an encoded JPEG or PNG.
+      height: pixels.
+      width: pixels.
+
+    Returns:
+      uint8 `[height, width, 3]`, RGB in 0 to 255.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    resized = tf.image.resize(image, [height, width], method="bilinear", antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """Map raw features to transformed ones; called by Transform.
+
+    Args:
+      inputs: raw features; `image` and `label`, string `[batch]` each.
+      custom_config: holds `image`, the section of the configuration with `height` and `width`.
+
+    Returns:
+      `pixels`, string `[batch]` (a serialised uint8 tensor each), and `label_id`, int64 `[batch]`.
+    """
+    height, width = custom_config["image"]["height"], custom_config["image"]["width"]
+    pixels = tf.map_fn(
+        lambda encoded: tf.io.serialize_tensor(decode_and_resize(encoded, height, width)),
+        inputs[features.IMAGE],
+        fn_output_signature=tf.string,
+    )
+    label_id = tft.compute_and_apply_vocabulary(
+        inputs[features.LABEL], vocab_filename=features.LABEL_VOCABULARY
+    )
+    return {features.PIXELS: pixels, features.LABEL_ID: label_id}
+
+
+def parse_pixels(serialized: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Read one `pixels` feature back.
+
+    Args:
+      serialized: scalar string.
+      height: pixels.
+      width: pixels.
+
+    Returns:
+      uint8 `[height, width, 3]`.
+    """
+    return tf.ensure_shape(tf.io.parse_tensor(serialized, tf.uint8), [height, width, 3])

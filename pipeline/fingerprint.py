@@ -1,0 +1,67 @@
+"""Fingerprints of code: what makes a cached result stale when the code behind a node changes."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_OURS = ("components", "modules", "configs")
+_LIBRARIES = ("keras", "pillow", "tensorflow", "tensorflow-transform", "tfx")
+
+
+def code_fingerprint(module: str) -> str:
+    """Return a hash of a module's source, of our modules that it imports, directly or not, and of the libraries' versions.
+
+    Args:
+      module: dotted name of a module of this project, e.g. `modules.trainer`.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(import_closure(module).items()):
+        digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    for library in _LIBRARIES:
+        digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with Path(path).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def import_closure(module: str) -> dict[str, Path]:
+    """Return the files of a module and of all modules of this project that it imports, by dotted name.
+
+    Args:
+      module: dotted name of a module of this project.
+    """
+    found: dict[str, Path] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        path = _source(name)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                pending += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                pending += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _source(name: str) -> Path | None:
+    """The file of a module of this project; None for anything else."""
+    parts = name.split(".")
+    if parts[0] not in _OURS:
+        return None
+    file = _ROOT.joinpath(*parts)
+    for path in (file.with_suffix(".py"), file / "__init__.py"):
+        if path.is_file():
+            return path
+    return None

