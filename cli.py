@@ -1,7 +1,7 @@
 """The front door: the command `finetune`. Arguments, progress and exit codes; the work is done elsewhere.
 
-Exit codes: 0, 1 (the run failed or the gate refused) and 2 (usage). Results go to standard output, all else to standard error.
-Heavy libraries are imported inside the commands, so that `--help` answers at once.
+Exit codes: 0, 1 (the run failed or the gate refused) and 2 (usage). Results go to standard output, all else to
+standard error. Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class InputError(click.ClickException):
     exit_code = 2
 
 
-config_option = click.option(
-    "--config", "config_path", metavar="FILE", help="YAML file; without one, the defaults hold."
-)
+config_option = click.option("--config", "config_path", metavar="FILE", help="YAML file; without one, the defaults hold.")
 set_option = click.option(
     "--set",
     "overrides",
@@ -51,7 +49,7 @@ set_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="finetune")
 def main() -> None:
-    """From a folder of labelled pictures to a gated, pushed classifier.
+    r"""From a folder of labelled pictures to a gated, pushed classifier.
 
     \b
     Examples:
@@ -72,7 +70,7 @@ def main() -> None:
     help="Where all that the runs of this project make is kept.",
 )
 def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path) -> None:
-    """Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
+    r"""Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
 
     Run it again with the same --output-dir: what has not changed is taken from the run before, and the new model must hold
     its own against the last one that passed. Exit code 1 means that the run failed or that the gate refused.
@@ -110,7 +108,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a picture.")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 def predict(model_dir: Path, top: int, images: tuple[str, ...]) -> None:
-    """Classify pictures with a pushed model and print a JSON line for each.
+    r"""Classify pictures with a pushed model and print a JSON line for each.
 
     A file that can't be used gets a line with an `error`, the others are still answered, and the exit code is 1.
 
@@ -144,7 +142,7 @@ def config() -> None:
 @config_option
 @set_option
 def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
-    """Print the effective configuration as YAML.
+    r"""Print the effective configuration as YAML.
 
     \b
     Example:
@@ -158,7 +156,7 @@ def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
 @config.command(name="schema")
 def print_schema() -> None:
-    """Print the JSON schema of the configuration: every key, its unit, default and bounds.
+    r"""Print the JSON schema of the configuration: every key, its unit, default and bounds.
 
     \b
     Example:
@@ -213,7 +211,7 @@ def _run_logged(config: Config, output_dir: Path, log_path: Path) -> Outcome:
             except local_runner.RunError as error:
                 traceback.print_exc()
                 failure = str(error)
-    _end(f"{failure}. Log: {log_path}")
+    return _end(f"{failure}. Log: {log_path}")
 
 
 class _RunProgress(logging.Handler):

@@ -13,9 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     py_modules=["cli"],
-    packages=find_packages(
-        include=["configs", "components*", "modules*", "pipeline*", "serving*", "kubeflow*"]
-    ),
+    packages=find_packages(include=["configs", "components*", "modules*", "pipeline*", "serving*", "kubeflow*"]),
     package_data={"configs": ["*.yaml"]},
     install_requires=[
         "tfx>=1.21,<1.22",

@@ -1,0 +1,1 @@
+"""TFX components of our own: a spec in component.py, what it does in executor.py."""

@@ -1,0 +1,1 @@
+"""What runs inside Transform and Trainer."""

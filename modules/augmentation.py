@@ -30,9 +30,7 @@ class AffineParameters(NamedTuple):
     """1.0 to mirror the result left to right, else 0.0."""
 
 
-def draw(
-    seed: tf.Tensor, batch_size: tf.Tensor | int, height: int, width: int, config: dict[str, Any]
-) -> AffineParameters:
+def draw(seed: tf.Tensor, batch_size: tf.Tensor | int, height: int, width: int, config: dict[str, Any]) -> AffineParameters:
     """Draw the parameters of a batch.
 
     Args:

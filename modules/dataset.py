@@ -57,9 +57,7 @@ class TransformedSplit:
         return tf.data.TFRecordDataset(list(self.files), compression_type="GZIP")
 
 
-def training_batches(
-    split: TransformedSplit, batch_size: int, seed: int, augment: dict[str, Any]
-) -> tf.data.Dataset:
+def training_batches(split: TransformedSplit, batch_size: int, seed: int, augment: dict[str, Any]) -> tf.data.Dataset:
     """Return shuffled, augmented batches, fresh in every epoch and equal for equal seeds.
 
     Args:

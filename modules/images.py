@@ -62,9 +62,7 @@ def inspect(encoded: bytes) -> ImageInfo:
     try:
         tf.io.decode_image(encoded, channels=3, expand_animations=False)
     except tf.errors.InvalidArgumentError as error:
-        raise BadImageError(
-            f"does not decode as {kind} (truncated or damaged): {_core(error.message)}"
-        ) from None
+        raise BadImageError(f"does not decode as {kind} (truncated or damaged): {_core(error.message)}") from None
     return ImageInfo(
         format=kind,
         height=height,

@@ -9,17 +9,15 @@ from typing import Any
 
 import keras
 
-# With a few hundred pictures an epoch is a few dozen steps: at Keras's 0.99 the moving averages that evaluation uses would lag
-# epochs behind the batches that training uses.
+# With a few hundred pictures an epoch is a few dozen steps: at Keras's 0.99 the moving averages that evaluation uses
+# would lag epochs behind the batches that training uses.
 _BATCH_STATISTICS_MOMENTUM = 0.9
 
 HEAD = "head"
 """Name of the new part; its variables' paths start with `head/`."""
 
 
-def build_model(
-    num_classes: int, height: int, width: int, config: dict[str, Any], weights_path: str | None
-) -> keras.Model:
+def build_model(num_classes: int, height: int, width: int, config: dict[str, Any], weights_path: str | None) -> keras.Model:
     """Build the classifier.
 
     Args:
@@ -57,9 +55,7 @@ def build_head(num_classes: int, features_shape: tuple[int, ...], config: dict[s
         [
             keras.Input(features_shape),
             keras.layers.Flatten(name="flatten"),
-            keras.layers.Dense(
-                config["dense_units"], activation="relu", kernel_regularizer=penalty, name="dense"
-            ),
+            keras.layers.Dense(config["dense_units"], activation="relu", kernel_regularizer=penalty, name="dense"),
             keras.layers.BatchNormalization(momentum=_BATCH_STATISTICS_MOMENTUM, name="normalization"),
             keras.layers.Dropout(config["dropout"], name="dropout"),
             keras.layers.Dense(

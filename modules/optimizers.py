@@ -12,9 +12,7 @@ class LearningRateError(ValueError):
     """Learning-rate rules that don't fit the model's variables."""
 
 
-def assign_learning_rates(
-    paths: Sequence[str], rules: Sequence[tuple[str, float | None]]
-) -> dict[str, float | None]:
+def assign_learning_rates(paths: Sequence[str], rules: Sequence[tuple[str, float | None]]) -> dict[str, float | None]:
     """Give each variable the rate of the first rule whose pattern matches its whole path.
 
     Args:
@@ -37,15 +35,11 @@ def assign_learning_rates(
                 rates[path] = rate
                 break
         else:
-            raise LearningRateError(
-                f"learning_rates: no pattern matches {path}; end with ['.*', null] to freeze the rest"
-            )
+            raise LearningRateError(f"learning_rates: no pattern matches {path}; end with ['.*', null] to freeze the rest")
     return rates
 
 
-def apply_learning_rates(
-    model: keras.Model, rules: Sequence[tuple[str, float | None]]
-) -> keras.optimizers.Optimizer:
+def apply_learning_rates(model: keras.Model, rules: Sequence[tuple[str, float | None]]) -> keras.optimizers.Optimizer:
     """Freeze what has no rate and make the optimizer for the rest: Adam, one for each distinct rate.
 
     Args:

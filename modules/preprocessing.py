@@ -46,9 +46,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
         inputs[features.IMAGE],
         fn_output_signature=tf.string,
     )
-    label_id = tft.compute_and_apply_vocabulary(
-        inputs[features.LABEL], vocab_filename=features.LABEL_VOCABULARY
-    )
+    label_id = tft.compute_and_apply_vocabulary(inputs[features.LABEL], vocab_filename=features.LABEL_VOCABULARY)
     return {features.PIXELS: pixels, features.LABEL_ID: label_id}
 
 

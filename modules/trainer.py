@@ -76,9 +76,7 @@ def run_fn(fn_args: FnArgs) -> None:
         return dataset.TransformedSplit(files, height, width, num_classes)
 
     keras.utils.set_random_seed(config["training"]["seed"])
-    classifier = model.build_model(
-        num_classes, height, width, config["model"], weights.locate(config["model"]["weights"])
-    )
+    classifier = model.build_model(num_classes, height, width, config["model"], weights.locate(config["model"]["weights"]))
     train(
         classifier,
         split(fn_args.train_files),
@@ -132,9 +130,7 @@ def train(
         ]
         if stopping["patience"]:
             callbacks.append(
-                keras.callbacks.EarlyStopping(
-                    best.monitor, min_delta=stopping["min_delta"], patience=stopping["patience"]
-                )
+                keras.callbacks.EarlyStopping(best.monitor, min_delta=stopping["min_delta"], patience=stopping["patience"])
             )
         if phase["max_steps"]:
             callbacks.append(StopAfterSteps(phase["max_steps"]))
@@ -150,8 +146,6 @@ def train(
 
 def _rates_in_words(classifier: keras.Model, rules: list[tuple[str, float | None]]) -> list[str]:
     sizes = {
-        variable.path: math.prod(variable.shape)
-        for variable in classifier.weights
-        if not optimizers.is_statistic(variable)
+        variable.path: math.prod(variable.shape) for variable in classifier.weights if not optimizers.is_statistic(variable)
     }
     return optimizers.describe(optimizers.assign_learning_rates(list(sizes), rules), sizes)

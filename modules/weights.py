@@ -54,9 +54,7 @@ def locate(weights: str | None) -> str | None:
         return None
     if weights != IMAGENET:
         if not Path(weights).is_file():
-            raise WeightsError(
-                f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file"
-            )
+            raise WeightsError(f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file")
         return weights
     kept = cache_folder() / "vgg16-imagenet-notop.weights.h5"
     if not kept.exists():

@@ -1,0 +1,1 @@
+"""The DAG, its evaluation and its local runner."""

@@ -22,9 +22,7 @@ def eval_config(config: schema.Evaluation) -> tfma.EvalConfig:
       none is configured: TFX blesses nothing without a threshold.
     """
     thresholds = [
-        tfma.MetricThreshold(
-            value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy or 0.0})
-        )
+        tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy or 0.0}))
     ]
     if config.max_accuracy_drop is not None:
         thresholds[0].change_threshold.CopyFrom(
@@ -53,9 +51,7 @@ def eval_config(config: schema.Evaluation) -> tfma.EvalConfig:
                         config=f'{{"name": "{ACCURACY}"}}',
                         per_slice_thresholds=overall,
                     ),
-                    tfma.MetricConfig(
-                        class_name="SparseCategoricalCrossentropy", config='{"name": "cross_entropy"}'
-                    ),
+                    tfma.MetricConfig(class_name="SparseCategoricalCrossentropy", config='{"name": "cross_entropy"}'),
                     # With no threshold on the score, the most probable class is the predicted one.
                     tfma.MetricConfig(
                         class_name="MultiClassConfusionMatrixAtThresholds",

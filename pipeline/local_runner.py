@@ -37,9 +37,7 @@ class RunError(RuntimeError):
     """A run that could not be finished; the message says which node failed and why."""
 
 
-def run_locally(
-    config: schema.Config, output_dir: Path, on_status: Callable[[NodeStatus], None]
-) -> outcome.Outcome:
+def run_locally(config: schema.Config, output_dir: Path, on_status: Callable[[NodeStatus], None]) -> outcome.Outcome:
     """Run the pipeline of a configuration, with everything it makes below one folder.
 
     Args:
@@ -90,9 +88,7 @@ def run(
     """
     run_id = datetime.datetime.now(datetime.UTC).isoformat()
     ir = compiler.Compiler().compile(pipeline)
-    runtime_parameter_utils.substitute_runtime_parameter(
-        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
-    )
+    runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     deployment = runner_utils.extract_local_deployment_config(ir)
     for node in ir.nodes:
         node_id = node.pipeline_node.node_info.id

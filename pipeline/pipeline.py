@@ -52,17 +52,13 @@ def create_pipeline(
     schema_gen = ImageSchemaGen(
         statistics=statistics, code_fingerprint=code_fingerprint("components.image_schema_gen.component")
     ).with_id("SchemaGen")
-    example_validator = components.ExampleValidator(
-        statistics=statistics, schema=schema_gen.outputs["schema"]
-    )
+    example_validator = components.ExampleValidator(statistics=statistics, schema=schema_gen.outputs["schema"])
     transform = components.Transform(
         examples=examples,
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="modules.preprocessing.preprocessing_fn",
         # The test split is left alone: the gate sees it raw, once.
-        splits_config=transform_pb2.SplitsConfig(
-            analyze=list(features.SPLITS), transform=[features.TRAIN, features.EVAL]
-        ),
+        splits_config=transform_pb2.SplitsConfig(analyze=list(features.SPLITS), transform=[features.TRAIN, features.EVAL]),
         custom_config={
             "image": config.image.model_dump(mode="json"),
             "code_fingerprint": code_fingerprint("modules.preprocessing"),

@@ -52,8 +52,7 @@ def main() -> int:
         install(uv)
     except SetupError as error:
         print(
-            f"setup: {error}\n"
-            "setup: the way out is the Docker image, which has all it needs: docker build --tag finetune .",
+            f"setup: {error}\nsetup: the way out is the Docker image, which has all it needs: docker build --tag finetune .",
             file=sys.stderr,
         )
         return 1
@@ -102,17 +101,11 @@ def host_runtime_is_new_enough() -> bool:
     """Whether the host's glibc and libstdc++ can load TFX's wheels."""
     found = platform.libc_ver()
     if found[0] != "glibc":
-        raise SetupError(
-            f"TFX needs glibc {NEEDED_GLIBC[0]}.{NEEDED_GLIBC[1]} or newer; this host has {found}."
-        )
+        raise SetupError(f"TFX needs glibc {NEEDED_GLIBC[0]}.{NEEDED_GLIBC[1]} or newer; this host has {found}.")
     version = tuple(int(part) for part in found[1].split("."))
     listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
     library = re.search(r"libstdc\+\+\.so\.6 .*x86-64.*=> (\S+)", listing)
-    return (
-        version >= NEEDED_GLIBC
-        and library is not None
-        and NEEDED_CXXABI in Path(library.group(1)).read_bytes()
-    )
+    return version >= NEEDED_GLIBC and library is not None and NEEDED_CXXABI in Path(library.group(1)).read_bytes()
 
 
 def give_private_runtime(uv: str) -> None:
@@ -161,9 +154,7 @@ def unpack_debian(packages: list[str], target: Path, suite: str | None = None) -
     Raises:
       SetupError: the host has no apt, or its mirrors don't have the packages.
     """
-    lacking = (
-        f"this host's C library is too old for TFX ({' '.join(platform.libc_ver())}, needed: glibc 2.38)"
-    )
+    lacking = f"this host's C library is too old for TFX ({' '.join(platform.libc_ver())}, needed: glibc 2.38)"
     if not suite:
         lacking = "this host has no pip for Python"
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
@@ -187,27 +178,21 @@ def unpack_debian(packages: list[str], target: Path, suite: str | None = None) -
         run([*command, "--quiet", "update"])
         run([*command, "--quiet", "download", *packages], cwd=apt)
     except SetupError as error:
-        raise SetupError(
-            f"{lacking}, and apt could not fetch {', '.join(packages)} of {suite}.\n{error}"
-        ) from None
+        raise SetupError(f"{lacking}, and apt could not fetch {', '.join(packages)} of {suite}.\n{error}") from None
     for package in apt.glob("*.deb"):
         run(["dpkg", "-x", str(package), str(target)])
 
 
 def debian_mirror() -> str:
     """Return the address of the Debian mirror the host's own apt configuration uses."""
-    for index_line in run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(SITE)|$(REPO_URI)"]
-    ).splitlines():
+    for index_line in run(["apt-get", "indextargets", "--format", "$(ORIGIN)|$(SITE)|$(REPO_URI)"]).splitlines():
         origin, _, address = index_line.split("|")
         if origin == "Debian" and "security" not in address:
             return address
     sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
     for source in sources:
         text = source.read_text(encoding="utf-8") if source.is_file() else ""
-        if found := re.search(
-            r"^\s*(?:URIs:|deb(?: \[[^]]*\])?)\s+(\S*/debian/?)(?:\s|$)", text, re.MULTILINE
-        ):
+        if found := re.search(r"^\s*(?:URIs:|deb(?: \[[^]]*\])?)\s+(\S*/debian/?)(?:\s|$)", text, re.MULTILINE):
             return found.group(1)
     raise SetupError("no Debian mirror is named in this host's apt configuration.")
 

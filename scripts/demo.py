@@ -47,9 +47,7 @@ def test_pictures(count: int) -> list[Path]:
     splits = RUN.glob("pipeline_root/ImageExampleGen/examples/*/Split-test")
     latest = max(splits, key=lambda folder: int(folder.parent.name))
     by_label: dict[str, Path] = {}
-    for record in tf.data.TFRecordDataset(
-        [str(path) for path in latest.iterdir()], "GZIP"
-    ).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset([str(path) for path in latest.iterdir()], "GZIP").as_numpy_iterator():
         path = tf.train.Example.FromString(record).features.feature["path"].bytes_list.value[0].decode()
         by_label.setdefault(path.split("/")[0], DATA / path)
     return [by_label[label] for label in sorted(by_label)[:count]]

@@ -1,0 +1,1 @@
+"""The model that a candidate is judged against."""

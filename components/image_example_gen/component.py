@@ -29,9 +29,7 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
     }
     INPUTS: Mapping[str, component_spec.ChannelParameter] = {}
     OUTPUTS = {  # noqa: RUF012
-        standard_component_specs.EXAMPLES_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.Examples
-        ),
+        standard_component_specs.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
         executor.REJECTS_KEY: component_spec.ChannelParameter(type=Rejects),
     }
 
@@ -60,10 +58,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
           code_fingerprint: of the code behind the executor; another one makes cached results stale.
         """
         split_config = example_gen_pb2.SplitConfig(
-            splits=[
-                example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=buckets)
-                for name, buckets in splits.items()
-            ],
+            splits=[example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=buckets) for name, buckets in splits.items()],
             partition_feature_name=features.CONTENT_HASH,
         )
         super().__init__(

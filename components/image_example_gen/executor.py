@@ -120,7 +120,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             folder = artifact_utils.get_split_uri(output_dict[standard_component_specs.EXAMPLES_KEY], split)
             if _is_empty(folder):
                 raise sources.DataError(
-                    f"{source}: no picture fell into the split {split}; add pictures or give it a larger share in data.splits"
+                    f"{source}: no picture fell into the split {split}; add pictures or enlarge its share in data.splits"
                 )
 
 

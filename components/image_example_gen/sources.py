@@ -38,9 +38,7 @@ def list_images(source: str) -> Iterator[ImageFile]:
       DataError: the folder is missing, is a file, or lies directly above pictures.
     """
     if not fileio.exists(source):
-        raise DataError(
-            f"{source}: no such folder; expected a folder with one subfolder of pictures per class"
-        )
+        raise DataError(f"{source}: no such folder; expected a folder with one subfolder of pictures per class")
     if not fileio.isdir(source):
         raise DataError(f"{source}: is a file; expected a folder with one subfolder of pictures per class")
     labels = sorted(name.rstrip("/") for name in fileio.listdir(source))
@@ -75,13 +73,9 @@ def check(source: str) -> int:
         count += 1
         labels.add(file.label)
     if not labels:
-        raise DataError(
-            f"{source}: no pictures found; expected one subfolder per class with JPEG or PNG files in it"
-        )
+        raise DataError(f"{source}: no pictures found; expected one subfolder per class with JPEG or PNG files in it")
     if len(labels) == 1:
-        raise DataError(
-            f"{source}: only one class, {labels.pop()}; a classifier needs at least two subfolders of pictures"
-        )
+        raise DataError(f"{source}: only one class, {labels.pop()}; a classifier needs at least two subfolders of pictures")
     return count
 
 
