@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import schema
+
+READY_MADE = sorted((Path(schema.__file__).parent).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", READY_MADE, ids=lambda path: path.name)
+def test_ready_made_configurations_are_valid(path: Path) -> None:
+    assert schema.load(path).name == path.stem
+
+
+def test_what_is_shown_reads_back_as_the_same_configuration(tmp_path: Path) -> None:
+    config = schema.load(READY_MADE[0], ("data.source=pictures",))
+    path = tmp_path / "shown.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert schema.load(path) == config
+
+
+@given(
+    batch_size=st.integers(1, 4096),
+    dropout=st.floats(0, 0.99),
+    rate=st.one_of(st.none(), st.floats(1e-9, 10, exclude_min=True)),
+    splits=st.tuples(*[st.integers(1, 1000)] * 3),
+)
+def test_any_valid_configuration_survives_a_round_trip(
+    batch_size: int, dropout: float, rate: float | None, splits: tuple[int, int, int]
+) -> None:
+    phase = {"name": "only", "epochs": 1, "learning_rates": [["head/.*", 0.1], [".*", rate]]}
+    values = {
+        "data": {"splits": dict(zip(("train", "eval", "test"), splits, strict=True))},
+        "training": {"batch_size": batch_size, "phases": [phase]},
+        "model": {"dropout": dropout},
+    }
+    config = schema.Config.model_validate(values)
+    assert schema.Config.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+
+
+def test_overrides_reach_into_lists_and_the_last_one_wins() -> None:
+    config = schema.load(None, ("training.phases.1.epochs=7", "evaluation.min_accuracy=0.5", "evaluation.min_accuracy=null"))
+    assert config.training.phases[1].epochs == 7
+    assert config.evaluation.min_accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.batchsize=1", "did you mean batch_size?"),
+        ("training.batch_size=0", "training.batch_size = 0: should be greater than or equal to 1"),
+        ("training.phases.9.epochs=1", "a list of 2; expected a number from 0 to 1, found '9'"),
+        ("name", "expected KEY=VALUE"),
+        ("name.first=x", "name has no keys"),
+        ("augmentation.zoom=[1.2, 0.8]", "the lower bound comes first"),
+        ("training.phases.0.learning_rates=[['(', 0.1]]", "not a regular expression"),
+        ("training.phases.0.learning_rates=[['.*', null]]", "nothing would be trained"),
+        ("model.dropout=1", "should be less than 1"),
+    ],
+)
+def test_a_bad_override_is_refused_with_its_key_and_what_is_right(override: str, said: str) -> None:
+    with pytest.raises(schema.ConfigError) as error:
+        schema.load(None, (override,))
+    assert said in str(error.value)
+    assert override.split("=")[0].split(".")[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("imagee: {}", "unknown key imagee; did you mean image?"),
+        (
+            "training: {phases: [{name: a, epochs: 1, learning_rates: [['.*', 1.0]], lr: 1}]}",
+            "unknown key training.phases.0.lr",
+        ),
+        ("- a", "expected keys"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(schema.ConfigError, match="bad.yaml") as error:
+        schema.load(path)
+    assert said in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(schema.ConfigError, match=r"nothing\.yaml: No such file"):
+        schema.load(tmp_path / "nothing.yaml")
+
+
+def test_every_key_has_a_default() -> None:
+    assert schema.load() == schema.Config()

@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+
+from modules import model
+
+CONFIG = {"dense_units": 256, "dropout": 0.5, "l2": 0.0}
+
+
+def test_the_head_is_the_recipes() -> None:
+    head = model.build_head(5, (2, 2, 512), CONFIG | {"l2": 0.01})
+    kinds = [type(layer) for layer in head.layers]
+    assert kinds == [
+        keras.layers.Flatten,
+        keras.layers.Dense,
+        keras.layers.BatchNormalization,
+        keras.layers.Dropout,
+        keras.layers.Dense,
+    ]
+    assert head.layers[1].units == 256
+    assert head.layers[3].rate == 0.5
+    assert head.layers[1].kernel_regularizer.l2 == np.float32(0.01)
+
+
+def test_the_classifier_is_vgg16_on_rgb_and_a_head() -> None:
+    classifier = model.build_model(5, 32, 48, CONFIG, None)
+    paths = [variable.path for variable in classifier.weights]
+    assert paths[0] == "block1_conv1/kernel"
+    assert len([path for path in paths if path.startswith("block")]) == 26
+    assert {path.split("/")[0] for path in paths if not path.startswith("block")} == {"head"}
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 48, 3)).astype(np.float32)
+    # The same pictures through Keras's own VGG16 and preprocessing.
+    vgg = keras.applications.VGG16(include_top=False, weights=None)
+    vgg.set_weights(classifier.get_weights()[:26])
+    features = vgg(keras.applications.vgg16.preprocess_input(images.copy()))
+    expected = classifier.get_layer("head")(features)
+    np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
+    np.testing.assert_allclose(np.sum(expected, axis=-1), 1.0, atol=1e-5)
