@@ -9,7 +9,7 @@ setup:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
 
 demo: setup
-	@$(PYTHON_IN_VENV) scripts/demo.py
+	@$(PYTHON_IN_VENV) -m scripts.demo
 
 test: setup
 	@$(PYTHON_IN_VENV) -m pytest

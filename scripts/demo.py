@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import digits
+from pipeline import log_file
+from scripts import digits
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA, RUN = ROOT / ".demo" / "digits", ROOT / ".demo" / "run"
@@ -23,8 +24,10 @@ def main() -> int:
     if code:
         return code
     print("\nthree pictures of the test split:", flush=True)
+    with log_file.capture_output():
+        pictures = [str(path) for path in test_pictures(3)]
     answer = subprocess.run(
-        [FINETUNE, "predict", "--model", str(RUN / "serving"), "--top", "1", *map(str, test_pictures(3))],
+        [FINETUNE, "predict", "--model", str(RUN / "serving"), "--top", "1", *pictures],
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -1,0 +1,234 @@
+"""Whole runs of the command, on handwritten digits with VGG16's real weights: trained, judged and pushed for real."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from modules import dataset, features, signatures
+from scripts import digits
+
+CONFIG = """
+name: small
+image: {height: 32, width: 32}
+augmentation: {rotation: 5, width_shift: 0.05, height_shift: 0.05, zoom: [0.95, 1.05], horizontal_flip: false}
+data: {splits: {train: 6, eval: 1, test: 3}}
+training:
+  class_weights: balanced
+  phases:
+    - {name: head, epochs: 3, learning_rates: [["head/.*", 1.0e-3], [".*", null]]}
+    - {name: finetune, epochs: 1, learning_rates: [["head/.*", 1.0e-4], ["block5_.*", 1.0e-5], [".*", null]]}
+evaluation: {min_accuracy: 0.6, max_accuracy_drop: 0.0}
+"""
+INGESTION = ("ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
+
+
+class Finished(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def state(self, node: str) -> str:
+        """How a node ended."""
+        return re.findall(rf"^{node} +(done|cached|failed) ", self.err, re.MULTILINE)[-1]
+
+
+def finetune(*arguments: str) -> Finished:
+    done = subprocess.run([sys.executable, "-m", "cli", *arguments], capture_output=True, text=True, check=False)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+class Project(NamedTuple):
+    """A folder with pictures, a configuration and the runs on them."""
+
+    root: Path
+
+    @property
+    def serving(self) -> Path:
+        return self.root / "run" / "serving"
+
+    def run(self, *overrides: str) -> Finished:
+        arguments = ["--config", str(self.root / "small.yaml"), "--data", str(self.root / "digits")]
+        settings = [word for override in overrides for word in ("--set", override)]
+        return finetune("run", *arguments, "--output-dir", str(self.root / "run"), *settings)
+
+    def versions(self) -> Sequence[str]:
+        return sorted(path.name for path in self.serving.iterdir())
+
+    def latest(self, pattern: str) -> Path:
+        """The newest of the folders numbered by their execution."""
+        return max((self.root / "run" / "pipeline_root").glob(pattern), key=lambda path: int(path.name))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    root = tmp_path_factory.mktemp("project")
+    digits.write_digits(root / "all")
+    for label in "01234":
+        (root / "digits" / label).mkdir(parents=True)
+        for path in sorted((root / "all" / label).iterdir())[:80]:
+            shutil.copy(path, root / "digits" / label)
+    # Some pictures under a wrong label: no model can be right on all of them.
+    for path in sorted((root / "all" / "0").iterdir())[80:100]:
+        shutil.copy(path, root / "digits" / "1")
+    (root / "digits" / "2" / "broken.png").write_bytes(b"\x89PNG broken")
+    (root / "small.yaml").write_text(CONFIG)
+    return Project(root)
+
+
+@pytest.fixture(scope="module")
+def first(project: Project) -> Finished:
+    """The first run of the project."""
+    return project.run()
+
+
+def test_the_first_run_trains_and_pushes_a_model(project: Project, first: Finished) -> None:
+    assert first.code == 0, first.err
+    accuracy = float(re.findall(r"test accuracy +([\d.]+)", first.out)[0])
+    assert 0.6 <= accuracy < 1.0
+    assert "none: no other model has been blessed" in first.out
+    assert re.search(r"gate +blessed", first.out)
+    (version,) = project.versions()
+    assert re.findall(r"^model +(\S+)", first.out, re.MULTILINE) == [str(project.serving / version)]
+    for node in (*INGESTION, "Trainer", "Resolver", "Evaluator", "Pusher"):
+        assert first.state(node) == "done"
+    assert "2/broken.png" in first.err
+    assert "head epoch 3/3" in first.err
+    assert "Traceback" not in first.err
+    assert list((project.root / "run" / "logs").iterdir())
+    assert list(project.latest("Trainer/model_run/*").rglob("events.out.tfevents.*"))
+
+
+def test_statistics_never_saw_the_bytes_of_a_picture(project: Project, first: Finished) -> None:
+    (statistics,) = project.latest("StatisticsGen/statistics/*").glob("Split-train/*")
+    content = statistics.read_bytes()
+    assert b"height" in content
+    assert b"PNG\r\n" not in content
+
+
+def test_a_second_run_finds_everything_done(project: Project, first: Finished) -> None:
+    again = project.run()
+    assert again.code == 0
+    assert again.out == first.out
+    for node in (*INGESTION, "Trainer", "Evaluator", "Pusher"):
+        assert again.state(node) == "cached"
+    assert len(project.versions()) == 1
+
+
+def test_a_worse_model_is_refused_by_the_change_and_not_pushed(project: Project, first: Finished) -> None:
+    worse = project.run(
+        "augmentation.rotation=6",
+        "training.phases.0.max_steps=1",
+        "training.phases.1.epochs=0",
+        "evaluation.min_accuracy=null",
+    )
+    assert worse.code == 1, worse.err
+    for node in INGESTION:
+        assert worse.state(node) == "cached"
+    for node in ("Trainer", "Evaluator", "Pusher"):
+        assert worse.state(node) == "done"
+    accuracy, baseline = (float(re.findall(rf"{what} +([\d.]+)", worse.out)[0]) for what in ("test accuracy", "baseline"))
+    fell = float(re.findall(r"accuracy fell by ([\d.]+) against the last blessed model", worse.out)[0])
+    assert fell == pytest.approx(baseline - accuracy, abs=2e-4)
+    assert fell > 0
+    assert "max_accuracy_drop allows 0" in worse.out
+    assert re.search(r"gate +refused", worse.out)
+    assert "not pushed" in worse.out
+    assert len(project.versions()) == 1
+
+
+def test_a_model_below_the_bound_is_refused_and_not_pushed(project: Project, first: Finished) -> None:
+    refused = project.run("evaluation.min_accuracy=0.9999")
+    assert refused.code == 1
+    assert refused.state("Trainer") == "cached"
+    accuracy = float(re.findall(r"test accuracy +([\d.]+)", refused.out)[0])
+    short = float(re.findall(r"is ([\d.]+) below evaluation\.min_accuracy = 0\.9999", refused.out)[0])
+    assert short == pytest.approx(0.9999 - accuracy, abs=2e-4)
+    assert len(project.versions()) == 1
+
+
+def test_without_bounds_even_a_worse_model_is_pushed(project: Project, first: Finished) -> None:
+    pushed = project.run(
+        "augmentation.rotation=7",
+        "training.phases.0.max_steps=1",
+        "training.phases.1.epochs=0",
+        "evaluation.min_accuracy=null",
+        "evaluation.max_accuracy_drop=null",
+    )
+    assert pushed.code == 0, pushed.err
+    assert len(project.versions()) == 2
+
+
+def test_predictions_come_from_the_pushed_model_and_a_bad_file_spoils_no_other(project: Project, first: Finished) -> None:
+    version = project.serving / project.versions()[0]
+    pictures = [str(next((project.root / "digits" / label).iterdir())) for label in "034"]
+    bad = str(project.root / "digits" / "2" / "broken.png")
+    answer = finetune("predict", "--model", str(version), "--top", "2", pictures[0], bad, "missing.png", *pictures[1:])
+    assert answer.code == 1
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert [line["file"] for line in lines] == [pictures[0], bad, "missing.png", *pictures[1:]]
+    assert "not a picture" in lines[1]["error"]
+    assert "No such file" in lines[2]["error"]
+    served = tf.saved_model.load(str(version))
+    for path, line in zip(pictures, [lines[0], *lines[3:]], strict=True):
+        expected = served.signatures["serving_default"](tf.constant([Path(path).read_bytes()]))
+        assert line["label"] == expected["label"][0].numpy().decode()
+        assert line["score"] == pytest.approx(float(expected["score"][0]), abs=1e-5)
+        assert line["top"][0]["label"] == line["label"]
+        assert len(line["top"]) == 2
+
+
+def raw_examples(project: Project, split: str) -> list[bytes]:
+    files = [str(path) for path in project.latest("ImageExampleGen/examples/*").glob(f"Split-{split}/*")]
+    return list(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+
+
+def test_both_signatures_agree(project: Project, first: Finished) -> None:
+    records = raw_examples(project, features.TEST)[:8]
+    pictures = [tf.train.Example.FromString(record).features.feature["image"].bytes_list.value[0] for record in records]
+    served = tf.saved_model.load(str(project.serving / project.versions()[0]))
+    of_examples = served.signatures["examples"](tf.constant(records))
+    of_pictures = served.signatures["serving_default"](tf.constant(pictures))
+    assert of_examples.keys() == of_pictures.keys() == {"label", "score", "probabilities", "all_classes"}
+    for key in ("probabilities", "score"):
+        np.testing.assert_allclose(of_examples[key], of_pictures[key], atol=1e-6)
+    np.testing.assert_array_equal(of_examples["label"], of_pictures["label"])
+    assert of_pictures["all_classes"].shape == of_pictures["probabilities"].shape == (8, 5)
+    np.testing.assert_allclose(np.sum(of_pictures["probabilities"], axis=1), 1.0, atol=1e-5)
+    names = of_pictures["all_classes"].numpy()[0]
+    assert sorted(names) == [b"0", b"1", b"2", b"3", b"4"]
+    assert list(of_pictures["label"].numpy()) == [names[i] for i in np.argmax(of_pictures["probabilities"], axis=1)]
+
+
+def test_a_picture_has_the_same_pixels_through_transform_and_through_the_exported_signature(
+    project: Project, first: Finished, tmp_path: Path
+) -> None:
+    # A model whose "probabilities" are the pixels it was given, exported as the real one is.
+    images = keras.Input((32, 32, 3))
+    model = keras.Model(images, keras.layers.Flatten()(images))
+    transform_output = tft.TFTransformOutput(str(project.latest("Transform/transform_graph/*")))
+    signatures.export(model, transform_output, str(tmp_path / "probe"))
+    probe = tf.saved_model.load(str(tmp_path / "probe")).signatures["examples"]
+
+    raw = raw_examples(project, features.EVAL)
+    served = probe(tf.constant(raw))["probabilities"].numpy().reshape(-1, 32, 32, 3)
+    files = project.latest("Transform/transformed_examples/*").glob("Split-eval/*")
+    split = dataset.TransformedSplit(tuple(map(str, files)), 32, 32, 5)
+    transformed = np.concatenate([batch for batch, _ in dataset.evaluation_batches(split, 64).as_numpy_iterator()])
+    assert len(served) == len(transformed) > 10
+
+    def in_any_order(pictures: np.ndarray) -> np.ndarray:
+        rows = pictures.reshape(len(pictures), -1)
+        return rows[np.lexsort(rows.T)]
+
+    np.testing.assert_array_equal(in_any_order(served), in_any_order(transformed))
