@@ -82,9 +82,12 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
       finetune run --data photos --output-dir runs/photos --set image.height=128 --set image.width=128
     """
     config = _load_config(config_path, overrides, data)
-    source = config.data.source
-    if source is None:
+    if config.data.source is None:
         raise InputError("no pictures named: give --data FOLDER, or data.source in the configuration")
+    source = config.data.source if "://" in config.data.source else os.path.abspath(config.data.source)
+    config = _load_config(config_path, overrides, source)
+    if config.model.weights not in {None, "imagenet"} and not os.path.isfile(str(config.model.weights)):
+        raise InputError(f"model.weights = {config.model.weights}: no such file; expected imagenet, null or an H5 file")
     log_path = output_dir / "logs" / time.strftime("%Y-%m-%dT%H-%M-%S.log")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -174,7 +177,7 @@ def _load_config(path: str | None, overrides: Sequence[str], data: str | None = 
     if data is not None:
         overrides = (
             *overrides,
-            f"data.source={json.dumps(os.path.abspath(data) if '://' not in data else data)}",
+            f"data.source={json.dumps(data)}",
         )
     try:
         return schema.load(path, tuple(overrides))

@@ -52,7 +52,7 @@ class LocalModel:
         Returns:
           For each picture its labels with their probabilities, most probable first.
         """
-        answer = self._loaded.signatures["serving_default"](tf.constant(list(encoded)))
+        answer = self._loaded.signatures["serving_default"](image=tf.constant(list(encoded)))
         names = [name.decode() for name in answer["all_classes"][0].numpy()]
         return [
             {names[index]: float(row[index]) for index in np.argsort(-row, kind="stable")}

@@ -47,10 +47,11 @@ def test_the_json_schema_describes_every_key() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "nowhere"], "/nowhere: no such folder"),
         ([], "give --data FOLDER"),
         (["--data", "x", "--set", "model.dropuot=1"], "did you mean dropout?"),
         (["--config", "nothing.yaml"], "nothing.yaml: No such file"),
+        (["--data", "x", "--set", "model.weights=nothing.h5"], "model.weights = nothing.h5: no such file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -157,7 +157,10 @@ def test_a_model_below_the_bound_is_refused_and_not_pushed(project: Project, fir
     assert len(project.versions()) == 1
 
 
-def test_without_bounds_even_a_worse_model_is_pushed(project: Project, first: Finished) -> None:
+def test_a_new_picture_is_taken_in_and_without_bounds_even_a_worse_model_is_pushed(
+    project: Project, first: Finished
+) -> None:
+    shutil.copy(max((project.root / "all" / "3").iterdir()), project.root / "digits" / "3" / "new.png")
     pushed = project.run(
         "augmentation.rotation=7",
         "training.phases.0.max_steps=1",
@@ -166,6 +169,10 @@ def test_without_bounds_even_a_worse_model_is_pushed(project: Project, first: Fi
         "evaluation.max_accuracy_drop=null",
     )
     assert pushed.code == 0, pushed.err
+    assert pushed.state("ImageExampleGen") == pushed.state("Transform") == "done"
+    examples = [example for split in features.SPLITS for example in raw_examples(project, split)]
+    assert len(examples) == 5 * 80 + 20 + 1
+    assert any(b"3/new.png" in example for example in examples)
     assert len(project.versions()) == 2
 
 
@@ -181,7 +188,7 @@ def test_predictions_come_from_the_pushed_model_and_a_bad_file_spoils_no_other(p
     assert "No such file" in lines[2]["error"]
     served = tf.saved_model.load(str(version))
     for path, line in zip(pictures, [lines[0], *lines[3:]], strict=True):
-        expected = served.signatures["serving_default"](tf.constant([Path(path).read_bytes()]))
+        expected = served.signatures["serving_default"](image=tf.constant([Path(path).read_bytes()]))
         assert line["label"] == expected["label"][0].numpy().decode()
         assert line["score"] == pytest.approx(float(expected["score"][0]), abs=1e-5)
         assert line["top"][0]["label"] == line["label"]
@@ -197,8 +204,8 @@ def test_both_signatures_agree(project: Project, first: Finished) -> None:
     records = raw_examples(project, features.TEST)[:8]
     pictures = [tf.train.Example.FromString(record).features.feature["image"].bytes_list.value[0] for record in records]
     served = tf.saved_model.load(str(project.serving / project.versions()[0]))
-    of_examples = served.signatures["examples"](tf.constant(records))
-    of_pictures = served.signatures["serving_default"](tf.constant(pictures))
+    of_examples = served.signatures["examples"](examples=tf.constant(records))
+    of_pictures = served.signatures["serving_default"](image=tf.constant(pictures))
     assert of_examples.keys() == of_pictures.keys() == {"label", "score", "probabilities", "all_classes"}
     for key in ("probabilities", "score"):
         np.testing.assert_allclose(of_examples[key], of_pictures[key], atol=1e-6)
@@ -211,17 +218,18 @@ def test_both_signatures_agree(project: Project, first: Finished) -> None:
 
 
 def test_a_picture_has_the_same_pixels_through_transform_and_through_the_exported_signature(
-    project: Project, first: Finished, tmp_path: Path
+    project: Project, first: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A model whose "probabilities" are the pixels it was given, exported as the real one is.
+    # A model whose "probabilities" are the pixels it was given, exported as the real one is, with a label for each.
     images = keras.Input((32, 32, 3))
     model = keras.Model(images, keras.layers.Flatten()(images))
     transform_output = tft.TFTransformOutput(str(project.latest("Transform/transform_graph/*")))
+    monkeypatch.setattr(transform_output, "vocabulary_by_name", lambda _: [b"%d" % i for i in range(32 * 32 * 3)])
     signatures.export(model, transform_output, str(tmp_path / "probe"))
-    probe = tf.saved_model.load(str(tmp_path / "probe")).signatures["examples"]
+    probe = tf.saved_model.load(str(tmp_path / "probe"))
 
     raw = raw_examples(project, features.EVAL)
-    served = probe(tf.constant(raw))["probabilities"].numpy().reshape(-1, 32, 32, 3)
+    served = probe.signatures["examples"](examples=tf.constant(raw))["probabilities"].numpy().reshape(-1, 32, 32, 3)
     files = project.latest("Transform/transformed_examples/*").glob("Split-eval/*")
     split = dataset.TransformedSplit(tuple(map(str, files)), 32, 32, 5)
     transformed = np.concatenate([batch for batch, _ in dataset.evaluation_batches(split, 64).as_numpy_iterator()])
