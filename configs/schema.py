@@ -135,8 +135,8 @@ class Training(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Seeds initial weights, dropout, shuffling and augmentation."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    class_weights: Literal["balanced"] | None = None
-    """`balanced` weighs each class by the inverse of its share; null weighs all pictures alike."""
+    class_weights: Literal["off", "balanced"] = "off"
+    """`balanced` weighs each class by the inverse of its share; `off` weighs all pictures alike."""
     early_stopping: EarlyStopping = EarlyStopping()
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (
         Phase(name="head", epochs=5, learning_rates=(("head/.*", 1e-3), (".*", None))),
@@ -146,6 +146,12 @@ class Training(_Section):
             learning_rates=(("head/.*", 1e-4), ("block5_.*", 1e-5), (".*", None)),
         ),
     )
+
+    @pydantic.field_validator("class_weights", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        # YAML 1.1 reads a bare `off` as false.
+        return "off" if value is False else value
 
 
 class Evaluation(_Section):

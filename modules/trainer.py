@@ -107,7 +107,7 @@ def train(
       log_dir: folder for TensorBoard's logs, a subfolder a phase.
     """
     counts = train_split.label_counts()
-    class_weights = dataset.balanced_class_weights(counts) if config["class_weights"] else None
+    class_weights = dataset.balanced_class_weights(counts) if config["class_weights"] == "balanced" else None
     steps = math.ceil(sum(counts) / config["batch_size"])
     eval_batches = dataset.evaluation_batches(eval_split, config["batch_size"])
     stopping = config["early_stopping"]

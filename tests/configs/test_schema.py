@@ -47,6 +47,11 @@ def test_overrides_reach_into_lists_and_the_last_one_wins() -> None:
     assert config.evaluation.min_accuracy is None
 
 
+@pytest.mark.parametrize(("word", "read"), [("off", "off"), ("'off'", "off"), ("balanced", "balanced")])
+def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
+    assert schema.load(None, (f"training.class_weights={word}",)).training.class_weights == read
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

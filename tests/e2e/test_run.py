@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 import tensorflow_transform as tft
 
 from modules import dataset, features, signatures
@@ -116,6 +118,26 @@ def test_statistics_never_saw_the_bytes_of_a_picture(project: Project, first: Fi
     assert b"PNG\r\n" not in content
 
 
+def test_the_evaluation_holds_every_class_and_the_confusion_matrix(project: Project, first: Finished) -> None:
+    by_slice = {
+        tuple(key.bytes_value for key in metrics.slice_key.single_slice_keys): {
+            item.key.name: item.value
+            for item in metrics.metric_keys_and_values
+            if item.key.model_name in {"", tfma.CANDIDATE_KEY} and not item.key.is_diff
+        }
+        for metrics in tfma.load_metrics(str(project.latest("Evaluator/evaluation/*")))
+    }
+    assert by_slice.keys() == {(), (b"0",), (b"1",), (b"2",), (b"3",), (b"4",)}
+    for values in by_slice.values():
+        assert {"accuracy", "cross_entropy", "confusion_matrix", "example_count"} <= values.keys()
+    overall = by_slice[()]
+    (matrix,) = overall["confusion_matrix"].multi_class_confusion_matrix_at_thresholds.matrices
+    right = sum(entry.num_weighted_examples for entry in matrix.entries if entry.actual_class_id == entry.predicted_class_id)
+    count = overall["example_count"].double_value.value
+    assert sum(entry.num_weighted_examples for entry in matrix.entries) == count > 100
+    assert right / count == pytest.approx(overall["accuracy"].double_value.value)
+
+
 def test_a_second_run_finds_everything_done(project: Project, first: Finished) -> None:
     again = project.run()
     assert again.code == 0
@@ -174,6 +196,21 @@ def test_a_new_picture_is_taken_in_and_without_bounds_even_a_worse_model_is_push
     assert len(examples) == 5 * 80 + 20 + 1
     assert any(b"3/new.png" in example for example in examples)
     assert len(project.versions()) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_pushes_nothing(project: Project, tmp_path: Path, signum: signal.Signals) -> None:
+    command = [sys.executable, "-m", "cli", "run", "--data", str(project.root / "digits"), "--output-dir", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert next(line for line in lines if line.startswith("ImageExampleGen"))
+        process.send_signal(signum)
+        rest = list(lines)
+        assert process.wait(60) == 1
+    assert rest[-1].startswith("finetune: interrupted; ")
+    assert not any("Traceback" in line for line in rest)
+    assert not (tmp_path / "serving").exists()
 
 
 def test_predictions_come_from_the_pushed_model_and_a_bad_file_spoils_no_other(project: Project, first: Finished) -> None:
