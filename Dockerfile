@@ -21,7 +21,7 @@ COPY configs configs
 COPY modules modules
 COPY pipeline pipeline
 COPY serving serving
-RUN uv pip install --python /app/.venv/bin/python --no-cache --no-deps --editable .
+RUN uv pip install --python /app/.venv/bin/python --no-cache --no-deps -C editable_mode=compat --editable .
 
 FROM ${BASE_IMAGE}
 RUN apt-get update \

@@ -204,7 +204,7 @@ def install(uv: str) -> None:
     target = ["--quiet", "--python", python, "--python-platform", "x86_64-manylinux_2_39"]
     lock = str(ROOT / "requirements.lock")
     run([uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", lock])
-    run([uv, "pip", "install", *target, "--no-deps", "--editable", str(ROOT)])
+    run([uv, "pip", "install", *target, "--no-deps", "-C", "editable_mode=compat", "--editable", str(ROOT)])
 
 
 if __name__ == "__main__":
