@@ -15,12 +15,8 @@ WORKDIR /app
 COPY requirements.lock ./
 RUN uv venv /app/.venv --python /usr/bin/python3 \
     && uv pip sync --python /app/.venv/bin/python --no-cache --require-hashes --compile-bytecode requirements.lock
-COPY setup.py pyproject.toml README.md cli.py ./
-COPY components components
-COPY configs configs
-COPY modules modules
-COPY pipeline pipeline
-COPY serving serving
+# .dockerignore lets in what is installed, and nothing else.
+COPY . .
 RUN uv pip install --python /app/.venv/bin/python --no-cache --no-deps -C editable_mode=compat --editable .
 
 FROM ${BASE_IMAGE}

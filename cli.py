@@ -85,13 +85,11 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
     if config.data.source is None:
         raise InputError("no pictures named: give --data FOLDER, or data.source in the configuration")
     source = config.data.source if "://" in config.data.source else os.path.abspath(config.data.source)
-    config = _load_config(config_path, overrides, source)
-    if config.model.weights not in {None, "imagenet"} and not os.path.isfile(str(config.model.weights)):
-        raise InputError(f"model.weights = {config.model.weights}: no such file; expected imagenet, null or an H5 file")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
     log_path = output_dir / "logs" / time.strftime("%Y-%m-%dT%H-%M-%S.log")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _check_data(source)
+        _check_files(source, config.model.weights)
         outcome = _run_logged(config, output_dir, log_path)
     except KeyboardInterrupt:
         _end(f"interrupted; the same command goes on after the last finished node. Log: {log_path}")
@@ -175,26 +173,25 @@ def _load_config(path: str | None, overrides: Sequence[str], data: str | None = 
     from configs import schema
 
     if data is not None:
-        overrides = (
-            *overrides,
-            f"data.source={json.dumps(data)}",
-        )
+        overrides = (*overrides, f"data.source={json.dumps(data)}")
     try:
         return schema.load(path, tuple(overrides))
     except schema.ConfigError as error:
         raise InputError(str(error)) from None
 
 
-def _check_data(source: str) -> None:
-    """End with exit code 2 if there is nothing to learn from, before a run is set up."""
+def _check_files(source: str, weights_file: str | None) -> None:
+    """End with exit code 2 if there is nothing to learn from or start from, before a run is set up."""
     from pipeline import log_file
 
     with log_file.capture_output():
         from components.image_example_gen import sources
+        from modules import weights
 
         try:
+            weights.check(weights_file)
             sources.check(source)
-        except sources.DataError as error:
+        except (sources.DataError, weights.WeightsError) as error:
             raise InputError(str(error)) from None
 
 

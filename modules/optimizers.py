@@ -52,7 +52,7 @@ def apply_learning_rates(model: keras.Model, rules: Sequence[tuple[str, float | 
     Raises:
       LearningRateError: as `assign_learning_rates`.
     """
-    variables = {variable.path: variable for variable in model.weights if not is_statistic(variable)}
+    variables = learnable_variables(model)
     rates = assign_learning_rates(list(variables), rules)
     for path, variable in variables.items():
         variable.trainable = rates[path] is not None
@@ -62,9 +62,10 @@ def apply_learning_rates(model: keras.Model, rules: Sequence[tuple[str, float | 
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, by_path))
 
 
-def is_statistic(variable: keras.Variable) -> bool:
-    """Whether a variable is never trained by gradients: moving averages and the states of random generators."""
-    return variable.path.rsplit("/", 1)[-1] in {"moving_mean", "moving_variance", "seed_generator_state"}
+def learnable_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return, by path, what gradients can train, frozen or not: no moving averages, no states of random generators."""
+    never = {"moving_mean", "moving_variance", "seed_generator_state"}
+    return {variable.path: variable for variable in model.weights if variable.path.rsplit("/", 1)[-1] not in never}
 
 
 def describe(rates: Mapping[str, float | None], sizes: Mapping[str, int]) -> list[str]:

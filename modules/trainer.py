@@ -145,7 +145,6 @@ def train(
 
 
 def _rates_in_words(classifier: keras.Model, rules: list[tuple[str, float | None]]) -> list[str]:
-    sizes = {
-        variable.path: math.prod(variable.shape) for variable in classifier.weights if not optimizers.is_statistic(variable)
-    }
+    variables = optimizers.learnable_variables(classifier)
+    sizes = {path: math.prod(variable.shape) for path, variable in variables.items()}
     return optimizers.describe(optimizers.assign_learning_rates(list(sizes), rules), sizes)

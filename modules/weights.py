@@ -50,16 +50,26 @@ def locate(weights: str | None) -> str | None:
     Raises:
       WeightsError: the path does not exist, or the ImageNet weights are neither kept here nor to be had.
     """
-    if weights is None:
-        return None
+    check(weights)
     if weights != IMAGENET:
-        if not Path(weights).is_file():
-            raise WeightsError(f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file")
         return weights
     kept = cache_folder() / "vgg16-imagenet-notop.weights.h5"
     if not kept.exists():
         _keep(_fetch(), kept)
     return str(kept)
+
+
+def check(weights: str | None) -> None:
+    """Check that a named file of weights is there; nothing is fetched.
+
+    Args:
+      weights: as for `locate`.
+
+    Raises:
+      WeightsError: it is the path of no file.
+    """
+    if weights not in {None, IMAGENET} and not Path(str(weights)).is_file():
+        raise WeightsError(f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file")
 
 
 def cache_folder() -> Path:

@@ -21,19 +21,16 @@ def eval_config(config: schema.Evaluation) -> tfma.EvalConfig:
       Accuracy, cross-entropy and a confusion matrix, overall and by class. There is always a lower bound on accuracy, 0 if
       none is configured: TFX blesses nothing without a threshold.
     """
-    thresholds = [
-        tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy or 0.0}))
-    ]
+    threshold = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy or 0.0})
+    )
     if config.max_accuracy_drop is not None:
-        thresholds[0].change_threshold.CopyFrom(
+        threshold.change_threshold.CopyFrom(
             tfma.GenericChangeThreshold(
                 direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -config.max_accuracy_drop}
             )
         )
-    overall = [
-        config_pb2.PerSliceMetricThreshold(threshold=threshold, slicing_specs=[tfma.SlicingSpec()])
-        for threshold in thresholds
-    ]
+    overall = config_pb2.PerSliceMetricThreshold(threshold=threshold, slicing_specs=[tfma.SlicingSpec()])
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -49,7 +46,7 @@ def eval_config(config: schema.Evaluation) -> tfma.EvalConfig:
                     tfma.MetricConfig(
                         class_name="SparseCategoricalAccuracy",
                         config=f'{{"name": "{ACCURACY}"}}',
-                        per_slice_thresholds=overall,
+                        per_slice_thresholds=[overall],
                     ),
                     tfma.MetricConfig(class_name="SparseCategoricalCrossentropy", config='{"name": "cross_entropy"}'),
                     # With no threshold on the score, the most probable class is the predicted one.

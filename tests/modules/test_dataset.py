@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,26 @@ AUGMENTATION = {
 LABELS = [0, 0, 0, 1, 1, 3]
 
 
-@pytest.fixture
-def split(tmp_path: Path) -> dataset.TransformedSplit:
-    """Six pictures of 4 x 5 pixels, each filled with its own number, as Transform writes them."""
-    path = tmp_path / "transformed.gz"
+def write_split(
+    path: Path, pictures: Sequence[np.ndarray], labels: Sequence[int], num_classes: int
+) -> dataset.TransformedSplit:
+    """Write uint8 pictures of one size as Transform does."""
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for number, label in enumerate(LABELS):
-            pixels = tf.io.serialize_tensor(tf.fill([4, 5, 3], tf.constant(number, tf.uint8)))
+        for pixels, label in zip(pictures, labels, strict=True):
             feature = {
-                features.PIXELS: features.bytes_feature(pixels.numpy()),
+                features.PIXELS: features.bytes_feature(tf.io.serialize_tensor(pixels).numpy()),
                 features.LABEL_ID: features.int_feature(label),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    return dataset.TransformedSplit((str(path),), height=4, width=5, num_classes=4)
+    height, width, _ = pictures[0].shape
+    return dataset.TransformedSplit((str(path),), height, width, num_classes)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> dataset.TransformedSplit:
+    """Six pictures of 4 x 5 pixels, each filled with its own number."""
+    pictures = [np.full((4, 5, 3), number, np.uint8) for number in range(len(LABELS))]
+    return write_split(tmp_path / "transformed.gz", pictures, LABELS, num_classes=4)
 
 
 def numbers(batches: tf.data.Dataset) -> list[int]:
@@ -56,15 +64,8 @@ def test_training_sees_every_picture_once_an_epoch_in_a_fresh_order(split: datas
 
 
 def test_equal_seeds_give_equal_epochs_and_each_epoch_is_augmented_afresh(tmp_path: Path) -> None:
-    path = tmp_path / "one.gz"
-    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        feature = {
-            features.PIXELS: features.bytes_feature(tf.io.serialize_tensor(pixels).numpy()),
-            features.LABEL_ID: features.int_feature(0),
-        }
-        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    split = dataset.TransformedSplit((str(path),), 16, 16, 2)
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    split = write_split(tmp_path / "one.gz", [picture], [0], num_classes=2)
 
     def two_epochs(seed: int) -> np.ndarray:
         batches = dataset.training_batches(split, 1, seed, AUGMENTATION)
