@@ -6,25 +6,29 @@ standard error. Heavy libraries are imported inside the commands, so that `--hel
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from configs.schema import Config
     from pipeline.local_runner import NodeStatus
-    from pipeline.outcome import Outcome
+    from pipeline.outcome import DataOutcome, Outcome
     from serving.local import LocalModel
+
+_Outcome = TypeVar("_Outcome")
 
 _FAILED = 1
 _PICTURES_AT_ONCE = 32
@@ -44,6 +48,12 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override one key, e.g. training.batch_size=16.",
 )
+data_option = click.option(
+    "--data",
+    metavar="SOURCE",
+    help="Folder with one subfolder of pictures per class, manifest (.csv, .jsonl) or TFRecords; stands for data.source.",
+)
+_OUTPUT_DIR: dict[str, Any] = {"metavar": "FOLDER", "type": click.Path(file_okay=False, path_type=Path)}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -61,14 +71,8 @@ def main() -> None:
 @main.command()
 @config_option
 @set_option
-@click.option("--data", metavar="FOLDER", help="Pictures, one subfolder per class; stands for data.source.")
-@click.option(
-    "--output-dir",
-    metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Where all that the runs of this project make is kept.",
-)
+@data_option
+@click.option("--output-dir", **_OUTPUT_DIR, required=True, help="Where all that the runs of this project make is kept.")
 def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path) -> None:
     r"""Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
 
@@ -81,18 +85,11 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
       finetune run --config configs/flowers.yaml --data flower_photos --output-dir runs/flowers
       finetune run --data photos --output-dir runs/photos --set image.height=128 --set image.width=128
     """
-    config = _load_config(config_path, overrides, data)
-    if config.data.source is None:
-        raise InputError("no pictures named: give --data FOLDER, or data.source in the configuration")
-    source = config.data.source if "://" in config.data.source else os.path.abspath(config.data.source)
-    config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
-    log_path = output_dir / "logs" / time.strftime("%Y-%m-%dT%H-%M-%S.log")
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        _check_files(source, config.model.weights)
-        outcome = _run_logged(config, output_dir, log_path)
-    except KeyboardInterrupt:
-        _end(f"interrupted; the same command goes on after the last finished node. Log: {log_path}")
+    config = _load_with_source(config_path, overrides, data)
+    log_path = _log_path(output_dir)
+    with _interruptible(log_path):
+        _check_files(config)
+        outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status), log_path)
     _print_outcome(outcome)
     sys.exit(0 if outcome.blessed else _FAILED)
 
@@ -132,6 +129,45 @@ def predict(model_dir: Path, top: int, images: tuple[str, ...]) -> None:
             failed |= "error" in line
             print(json.dumps(line, ensure_ascii=False), file=terminal.out, flush=True)
     sys.exit(_FAILED if failed else 0)
+
+
+@main.group(name="data")
+def data_group() -> None:
+    """Look at the data before anything is trained."""
+
+
+@data_group.command(name="check")
+@config_option
+@set_option
+@data_option
+@click.option(
+    "--output-dir",
+    **_OUTPUT_DIR,
+    help="Of a project: compares with the data accepted last, keeps what was ingested. Without, nothing is kept.",
+)
+def check_data(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path | None) -> None:
+    r"""Ingest and judge the data, print what was found, and train nothing.
+
+    Exit code 1 means that a run would refuse the data.
+
+    \b
+    Examples:
+      finetune data check --data photos
+      finetune data check --config photos.yaml --output-dir runs/photos
+      finetune data check --data records/*.tfrecord.gz --set data.features.label=class
+    """
+    config = _load_with_source(config_path, overrides, data)
+    with contextlib.ExitStack() as stack:
+        folder = output_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
+        log_path = _log_path(folder)
+        stack.enter_context(_interruptible(log_path if output_dir else None))
+        _check_files(config)
+        outcome = _run_logged(lambda on_status: _runner().check_data(config, folder, on_status), log_path)
+        _print_data(outcome)
+        for finding in outcome.findings:
+            click.echo(f"{finding.severity:<14} {finding.message}")
+        click.echo(f"data           {'accepted' if outcome.accepted else 'refused'}")
+    sys.exit(0 if outcome.accepted else _FAILED)
 
 
 @main.group()
@@ -180,35 +216,67 @@ def _load_config(path: str | None, overrides: Sequence[str], data: str | None = 
         raise InputError(str(error)) from None
 
 
-def _check_files(source: str, weights_file: str | None) -> None:
+def _load_with_source(path: str | None, overrides: Sequence[str], data: str | None) -> Config:
+    """Read the configuration and make its source absolute, or end with exit code 2."""
+    config = _load_config(path, overrides, data)
+    if config.data.source is None:
+        raise InputError("no pictures named: give --data SOURCE, or data.source in the configuration")
+    source = config.data.source if "://" in config.data.source else os.path.abspath(config.data.source)
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+
+
+def _log_path(output_dir: Path) -> Path:
+    return output_dir / "logs" / time.strftime("%Y-%m-%dT%H-%M-%S.log")
+
+
+@contextlib.contextmanager
+def _interruptible(log_path: Path | None) -> Iterator[None]:
+    """End with a line on Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"; the same command goes on after the last finished node. Log: {log_path}" if log_path else ""
+        _end(f"interrupted{kept}")
+
+
+def _check_files(config: Config) -> None:
     """End with exit code 2 if there is nothing to learn from or start from, before a run is set up."""
     from pipeline import log_file
 
     with log_file.capture_output():
-        from components.image_example_gen import sources
+        from components.image_example_gen import sources, spans
+        from components.image_schema_gen import component as schema_gen
         from modules import weights
 
         try:
-            weights.check(weights_file)
-            sources.check(source)
-        except (sources.DataError, weights.WeightsError) as error:
+            weights.check(config.model.weights)
+            if config.data.schema_file is not None:
+                schema_gen.read_schema(config.data.schema_file)
+            sources.check(spans.resolve(*spans.divide(str(config.data.source)), config.data.num_spans))
+        except (spans.DataError, schema_gen.SchemaError, weights.WeightsError) as error:
             raise InputError(str(error)) from None
 
 
-def _run_logged(config: Config, output_dir: Path, log_path: Path) -> Outcome:
-    """Run the pipeline, with progress in the terminal and all that libraries say in a file."""
+def _runner() -> ModuleType:
+    from pipeline import local_runner
+
+    return local_runner
+
+
+def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_path: Path) -> _Outcome:
+    """Run nodes with progress in the terminal, and all that libraries say in a file."""
     from pipeline import log_file
 
     with log_file.capture_output(log_path) as terminal:
         from absl import logging as absl_logging
 
-        from pipeline import local_runner
-
+        run_error = _runner().RunError
         absl_logging.set_verbosity(absl_logging.INFO)
         with _RunProgress(terminal.err) as progress:
             try:
-                return local_runner.run_locally(config, output_dir, progress.on_status)
-            except local_runner.RunError as error:
+                return work(progress.on_status)
+            except run_error as error:
                 traceback.print_exc()
                 failure = str(error)
     return _end(f"{failure}. Log: {log_path}")
@@ -269,8 +337,24 @@ class _RunProgress(logging.Handler):
         self._console.print(line, markup=False, soft_wrap=True)
 
 
+def _print_data(data: DataOutcome) -> None:
+    """Print what was ingested to standard output."""
+    summary = data.summary
+    by_split: dict[str, int] = {}
+    for (split, _), count in summary.pictures.items():
+        by_split[split] = by_split.get(split, 0) + count
+    parts = ", ".join(f"{by_split[split]} {split}" for split in ("train", "eval", "test"))
+    labels = len({label for _, label in summary.pictures})
+    click.echo(f"pictures       {sum(by_split.values())} of {labels} labels: {parts}")
+    if summary.duplicates:
+        click.echo(f"               {summary.duplicates} copies left out")
+    if summary.rejected:
+        click.echo(f"               {summary.rejected} files rejected, named in {summary.path}")
+
+
 def _print_outcome(outcome: Outcome) -> None:
     """Print the result of a run to standard output."""
+    _print_data(outcome.data)
     baseline = "none: no other model has been blessed"
     if outcome.baseline_accuracy is not None:
         baseline = f"{outcome.baseline_accuracy:.4f} (the last blessed model, on the same pictures)"
@@ -292,9 +376,7 @@ def _predictions(model: LocalModel, paths: Sequence[str], top: int) -> Iterator[
         batch = paths[start : start + _PICTURES_AT_ONCE]
         for path in batch:
             try:
-                encoded = Path(path).read_bytes()
-                images.inspect(encoded)
-                pictures[path] = encoded
+                pictures[path] = images.prepare(Path(path).read_bytes(), **model.preparation).encoded
             except (OSError, images.BadImageError) as error:
                 answers[path] = {"file": path, "error": getattr(error, "strerror", None) or str(error)}
         scores = model.predict(list(pictures.values())) if pictures else []

@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Channel = Annotated[int, Field(ge=0, le=255)]
 LearningRateRule = tuple[str, Annotated[float, Field(gt=0.0)] | None]
 
 
@@ -28,7 +29,7 @@ class _Section(pydantic.BaseModel):
 
 
 class Splits(_Section):
-    """Shares of the pictures in each split; a picture's split follows from a hash of its content."""
+    """Shares of the pictures in each split, where they are not put there by hand: a hash of its pixels decides."""
 
     train: Annotated[int, Field(ge=1, le=1000)] = 8
     """Parts of the sum that are fitted."""
@@ -38,21 +39,62 @@ class Splits(_Section):
     """Parts of the sum that the gate uses, and nothing else."""
 
 
+class RecordFeatures(_Section):
+    """Where the tf.Examples of a TFRecord source hold what is needed."""
+
+    image: Annotated[str, Field(min_length=1)] = "image"
+    """Feature with the encoded picture."""
+    label: Annotated[str, Field(min_length=1)] = "label"
+    """Feature with the label, bytes or int64."""
+    split: str | None = None
+    """Feature with the split, train, eval or test; null lets the content decide."""
+
+
 class Data(_Section):
-    """Where the pictures come from."""
+    """Where the pictures come from, and what is asked of them before anything is trained."""
 
     source: str | None = None
-    """A folder with one subfolder of JPEG or PNG files per class; a relative path starts at the working directory."""
+    """A folder with one subfolder per class, or with train, eval and test above the classes; a manifest, `.csv` or `.jsonl`,
+    with path, label and, if wanted, split; or TFRecords of tf.Examples, e.g. `records/*.tfrecord.gz`.
+
+    `{SPAN}` in it, or `{YYYY}`, `{MM}` and `{DD}`, stands for the latest span. A relative path starts at the working
+    directory.
+    """
+    num_spans: Annotated[int, Field(ge=1, le=10000)] = 1
+    """How many of the latest spans are read, a rolling window."""
     splits: Splits = Splits()
+    features: RecordFeatures = RecordFeatures()
+    deduplicate: bool = True
+    """Count copies of one picture, equal in all pixels, once; they share a split in any case."""
+    shard_megabytes: Annotated[float, Field(gt=0.0, le=10000.0)] = 128
+    """About the size of an output file, in 10^6 bytes."""
+    schema_file: str | None = None
+    """A TFMD schema (text format) that the data must keep to, e.g. one that an earlier run inferred; null infers it."""
+    max_rejected_fraction: Fraction = 0.01
+    """Share of files that may be unusable before the run fails."""
+    min_images_per_class: Annotated[int, Field(ge=1)] = 5
+    """Fewest pictures of each class in the train split."""
+    new_labels: Literal["refuse", "allow"] = "refuse"
+    """Whether there may be labels that the last accepted data did not have."""
+    missing_labels: Literal["refuse", "allow"] = "refuse"
+    """Whether labels that the last accepted data had may be gone."""
+    max_label_drift: Fraction | None = 0.1
+    """Largest Jensen-Shannon divergence of the labels' distribution from that of the last accepted data; null sets none."""
+    max_size_drift: Fraction | None = 0.3
+    """The same for the distributions of the pictures' heights and widths."""
 
 
 class Image(_Section):
-    """The size every picture is resized to, in pixels."""
+    """How pictures are read, and the size every one is resized to."""
 
     height: Annotated[int, Field(ge=32, le=1024)] = 224
     """Pixels; VGG16 needs at least 32."""
     width: Annotated[int, Field(ge=32, le=1024)] = 224
     """Pixels; VGG16 needs at least 32."""
+    background: tuple[Channel, Channel, Channel] = (255, 255, 255)
+    """What is seen through transparent pixels: red, green and blue, 0 to 255."""
+    max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = 100
+    """Largest picture that is decoded, in 10^6 pixels."""
 
 
 class Augmentation(_Section):
@@ -166,8 +208,11 @@ class Evaluation(_Section):
 class Beam(_Section):
     """How the Beam nodes run."""
 
-    args: tuple[str, ...] = ("--runner=FnApiRunner",)
-    """Beam's own pipeline arguments."""
+    runner: Annotated[str, Field(min_length=1)] = "auto"
+    """A Beam runner, e.g. `FlinkRunner`; `auto` stays on this machine, in one process for small data and on all cores for
+    large data."""
+    args: tuple[str, ...] = ()
+    """Further pipeline arguments of Beam, e.g. `--flink_master=flink:8081`."""
 
 
 class Config(_Section):

@@ -8,17 +8,18 @@ from __future__ import annotations
 import tensorflow as tf
 
 # Raw features, each with one value a picture.
-IMAGE = "image"  # bytes: the encoded picture, as found
+IMAGE = "image"  # bytes: an encoded picture that TensorFlow decodes right
 LABEL = "label"  # bytes: name of the class, UTF-8
-PATH = "path"  # bytes: path below the source folder, UTF-8
-HEIGHT = "height"  # int64: pixels
-WIDTH = "width"  # int64: pixels
-CHANNELS = "channels"  # int64: 1 grey, 2 grey with alpha, 3 colour, 4 colour with alpha
-FORMAT = "format"  # bytes: JPEG or PNG
-SIZE = "bytes"  # int64: length of the encoded picture
-CONTENT_HASH = "content_hash"  # bytes: SHA-256 of the encoded picture, in hexadecimal
+PATH = "path"  # bytes: path below the source, UTF-8
+SPAN = "span"  # int64: number of the span it came with; 0 without spans
+HEIGHT = "height"  # int64: pixels, upright
+WIDTH = "width"  # int64: pixels, upright
+CHANNELS = "channels"  # int64: of the file as found: 1 grey, 2 grey with alpha, 3 colour, 4 colour with alpha or CMYK
+FORMAT = "format"  # bytes: of the file as found: JPEG, PNG, GIF, WEBP, BMP or TIFF
+SIZE = "bytes"  # int64: length of the file as found
+CONTENT_HASH = "content_hash"  # bytes: SHA-256 of the decoded pixels, in hexadecimal
 
-DESCRIPTIVE = (LABEL, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE)
+DESCRIPTIVE = (LABEL, PATH, SPAN, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE, CONTENT_HASH)
 """The features that statistics, the schema and validation work on: never the picture's bytes."""
 
 # Transformed features.

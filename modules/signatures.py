@@ -5,6 +5,11 @@ Preprocessing, weights and label names travel together: both signatures run Tran
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -17,7 +22,12 @@ EXAMPLES = "examples"
 LABEL, SCORE, PROBABILITIES, ALL_CLASSES = "label", "score", "probabilities", "all_classes"
 
 
-def export(model: keras.Model, transform_output: tft.TFTransformOutput, path: str) -> None:
+_PREPARATION_FILE = os.path.join("assets.extra", "preparation.json")  # TensorFlow Serving leaves assets.extra to others
+
+
+def export(
+    model: keras.Model, transform_output: tft.TFTransformOutput, path: str, preparation: Mapping[str, Any] | None = None
+) -> None:
     """Write a SavedModel with the signatures `serving_default` and `examples`.
 
     Both return `label` (string `[batch]`), `score` (float32 `[batch]`), `probabilities` (float32 `[batch, n]`) and
@@ -28,6 +38,7 @@ def export(model: keras.Model, transform_output: tft.TFTransformOutput, path: st
       model: from float32 images `[batch, height, width, 3]` in 0 to 255 to probabilities `[batch, n]`.
       transform_output: what Transform learnt: the preprocessing graph and the vocabulary of `n` labels.
       path: the folder to write.
+      preparation: keyword arguments of `modules.images.prepare` that the pictures of training went through.
     """
     transform = transform_output.transform_features_layer()
     labels = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
@@ -58,3 +69,20 @@ def export(model: keras.Model, transform_output: tft.TFTransformOutput, path: st
     archive.add_endpoint(SERVING_DEFAULT, classify, [tf.TensorSpec([None], tf.string, name="image")])
     archive.add_endpoint(EXAMPLES, classify_examples, [tf.TensorSpec([None], tf.string, name="examples")])
     archive.write_out(path, verbose=False)
+    file = os.path.join(path, _PREPARATION_FILE)
+    tf.io.gfile.makedirs(os.path.dirname(file))
+    with tf.io.gfile.GFile(file, "w") as opened:
+        opened.write(json.dumps(dict(preparation or {})))
+
+
+def read_preparation(path: str) -> dict[str, Any]:
+    """Return how files are prepared for an exported model: keyword arguments of `modules.images.prepare`.
+
+    Args:
+      path: its folder.
+    """
+    file = os.path.join(path, _PREPARATION_FILE)
+    if not tf.io.gfile.exists(file):
+        return {}
+    with tf.io.gfile.GFile(file, "r") as opened:
+        return json.loads(opened.read())

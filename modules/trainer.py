@@ -85,7 +85,11 @@ def run_fn(fn_args: FnArgs) -> None:
         config["augmentation"],
         fn_args.model_run_dir,
     )
-    signatures.export(classifier, transform_output, fn_args.serving_model_dir)
+    preparation = {
+        "background": config["image"]["background"],
+        "max_pixels": round(config["image"]["max_megapixels"] * 1e6),
+    }
+    signatures.export(classifier, transform_output, fn_args.serving_model_dir, preparation)
 
 
 def train(

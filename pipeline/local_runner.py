@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -17,10 +18,13 @@ from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.proto.orchestration import executable_spec_pb2
 
 from configs import schema
-from pipeline import outcome
-from pipeline.pipeline import create_pipeline
+from pipeline import beam, outcome
+from pipeline.pipeline import create_data_pipeline, create_pipeline
+
+_PIPELINE_ROOT = "pipeline_root"
 
 RUNNING, DONE, CACHED, FAILED = "running", "done", "cached", "failed"
 
@@ -52,26 +56,42 @@ def run_locally(config: schema.Config, output_dir: Path, on_status: Callable[[No
     Raises:
       RunError: a node failed, or another run is using the folder.
     """
-    folder = output_dir.resolve()
-    connection = metadata.sqlite_metadata_connection_config(str(folder / "metadata.db"))
-    with _exclusive(folder):
-        run_id = run(
-            create_pipeline(
-                config,
-                pipeline_root=str(folder / "pipeline_root"),
-                serving_dir=str(folder / "serving"),
-                metadata_connection_config=connection,
-            ),
-            connection,
-            on_status,
+    with _project(output_dir) as (folder, connection):
+        pipeline = create_pipeline(
+            config,
+            pipeline_root=str(folder / _PIPELINE_ROOT),
+            serving_dir=str(folder / "serving"),
+            metadata_connection_config=connection,
         )
-        return outcome.read(connection, run_id)
+        return outcome.read(connection, run(pipeline, connection, on_status, config.beam))
+
+
+def check_data(config: schema.Config, output_dir: Path, on_status: Callable[[NodeStatus], None]) -> outcome.DataOutcome:
+    """Ingest and judge the data of a configuration, and train nothing.
+
+    Args:
+      config: `data.source` must be set.
+      output_dir: as for `run_locally`; a run with the same folder finds what was ingested. Nothing counts as accepted.
+      on_status: called when a node starts and when it ends.
+
+    Returns:
+      What was found.
+
+    Raises:
+      RunError: a node failed, or a run is using the folder.
+    """
+    with _project(output_dir) as (folder, connection):
+        pipeline = create_data_pipeline(
+            config, pipeline_root=str(folder / _PIPELINE_ROOT), metadata_connection_config=connection
+        )
+        return outcome.read_data(connection, run(pipeline, connection, on_status, config.beam))
 
 
 def run(
     pipeline: tfx_pipeline.Pipeline,
     connection: metadata_store_pb2.ConnectionConfig,
     on_status: Callable[[NodeStatus], None],
+    beam_config: schema.Beam,
 ) -> str:
     """Run every node of a pipeline in order, in this process.
 
@@ -79,6 +99,7 @@ def run(
       pipeline: as `create_pipeline` returns it.
       connection: of the metadata store.
       on_status: called when a node starts and when it ends.
+      beam_config: how Beam nodes run.
 
     Returns:
       The id of the run.
@@ -90,6 +111,7 @@ def run(
     ir = compiler.Compiler().compile(pipeline)
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     deployment = runner_utils.extract_local_deployment_config(ir)
+    pictures = 0
     for node in ir.nodes:
         node_id = node.pipeline_node.node_info.id
         started = time.monotonic()
@@ -100,7 +122,9 @@ def run(
                 mlmd_connection=metadata.Metadata(connection),
                 pipeline_info=ir.pipeline_info,
                 pipeline_runtime_spec=ir.runtime_spec,
-                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                executor_spec=_with_beam_arguments(
+                    runner_utils.extract_executor_spec(deployment, node_id), beam.arguments(beam_config, pictures)
+                ),
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
             ).launch()
         except Exception as error:
@@ -110,19 +134,35 @@ def run(
         on_status(NodeStatus(node_id, state, time.monotonic() - started))
         if state == FAILED:
             raise RunError(f"{node_id} failed: its inputs could not be resolved")
+        pictures = pictures or outcome.read_pictures(connection, execution.execution_id)
     return run_id
 
 
+def _with_beam_arguments(executor_spec: Any, arguments: Sequence[str]) -> Any:
+    """The executor of a Beam node with other arguments; any other as it is."""
+    if isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
+        del executor_spec.beam_pipeline_args[:]
+        executor_spec.beam_pipeline_args.extend(arguments)
+    return executor_spec
+
+
 @contextlib.contextmanager
-def _exclusive(output_dir: Path) -> Iterator[None]:
-    """Keep other runs out of an output folder; the lock ends with the process, however that ends."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with (output_dir / ".lock").open("w", encoding="utf-8") as lock:
+def _project(output_dir: Path) -> Iterator[tuple[Path, metadata_store_pb2.ConnectionConfig]]:
+    """Keep other runs out of an output folder; the lock ends with the process, however that ends.
+
+    Yields its absolute path and the connection of its metadata store.
+    """
+    folder = output_dir.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{output_dir}: another run is using this folder") from None
-        yield
+        # Nobody else is here, so these belong to a run that was killed.
+        for leftover in folder.glob(f"{_PIPELINE_ROOT}/*/.system/executor_execution/*/.temp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield folder, metadata.sqlite_metadata_connection_config(str(folder / "metadata.db"))
 
 
 def _state(connection: metadata_store_pb2.ConnectionConfig, execution_id: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What came of a run: accuracy, baseline, the gate's word and where the model lies."""
+"""What came of a run: its data, accuracy, baseline, the gate's word and where the model lies."""
 
 from __future__ import annotations
 
@@ -10,9 +10,31 @@ import tensorflow_model_analysis as tfma
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator import constants as evaluator_constants
 
+from components.data_gate import executor, findings
+from components.image_example_gen import rejects
+from components.image_example_gen.executor import PICTURES_PROPERTY
 from pipeline import evaluation
 
+_RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 _PUSHED_DESTINATION = "pushed_destination"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOutcome:
+    """What ingestion and the gate for data made of a source.
+
+    Attributes:
+      summary: pictures by split and label, rejects and copies.
+      findings: what speaks against the data.
+    """
+
+    summary: rejects.Summary
+    findings: tuple[findings.Finding, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing was found that is refused."""
+        return not any(finding.severity == findings.REFUSED for finding in self.findings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +42,7 @@ class Outcome:
     """The result of a finished run.
 
     Attributes:
+      data: what it was trained on.
       accuracy: on the test split, 0 to 1.
       examples: pictures in the test split.
       baseline_accuracy: of the last blessed model on the same pictures; None if there is none.
@@ -28,6 +51,7 @@ class Outcome:
       pushed_to: folder of the pushed version; None if the model was refused.
     """
 
+    data: DataOutcome
     accuracy: float
     examples: int
     baseline_accuracy: float | None
@@ -43,7 +67,7 @@ def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcom
       connection: of the metadata store.
       run_id: as `local_runner.run` returned it.
     """
-    artifacts = _artifacts_of_run(mlmd.MetadataStore(connection), run_id)
+    artifacts = _outputs_of_run(mlmd.MetadataStore(connection), run_id)
     evaluated = artifacts["ModelEvaluation"].uri
     blessing = artifacts["ModelBlessing"].custom_properties[evaluator_constants.ARTIFACT_PROPERTY_BLESSED_KEY]
     blessed = blessing.int_value == evaluator_constants.BLESSED_VALUE
@@ -53,6 +77,7 @@ def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcom
     candidate = metrics[tfma.CANDIDATE_KEY if baseline else ""]
     pushed = artifacts["PushedModel"].custom_properties
     return Outcome(
+        data=read_data(connection, run_id),
         accuracy=candidate[evaluation.ACCURACY],
         examples=int(candidate["example_count"]),
         baseline_accuracy=baseline[evaluation.ACCURACY] if baseline else None,
@@ -62,9 +87,40 @@ def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcom
     )
 
 
-def _artifacts_of_run(store: mlmd.MetadataStore, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
+def read_data(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> DataOutcome:
+    """Read what a run, finished or not, made of its data; its gate for data must have let it pass.
+
+    Args:
+      connection: of the metadata store.
+      run_id: as `local_runner.run` returned it.
+    """
+    outputs = _outputs_of_run(mlmd.MetadataStore(connection), run_id)
+    found = executor.read_findings(outputs["DataVerdict"].uri)
+    return DataOutcome(rejects.read_summary(outputs["Rejects"].uri), tuple(found))
+
+
+def read_pictures(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> int:
+    """Return the number of pictures that an execution ingested, 0 if it is not one that does.
+
+    Args:
+      connection: of the metadata store.
+      execution_id: of any node.
+    """
+    store = mlmd.MetadataStore(connection)
+    events = store.get_events_by_execution_ids([execution_id])
+    outputs = store.get_artifacts_by_id(
+        event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT
+    )
+    return max((artifact.custom_properties[PICTURES_PROPERTY].int_value for artifact in outputs), default=0)
+
+
+def _outputs_of_run(store: mlmd.MetadataStore, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
+    """What the nodes of a run made, or took from the cache, by type; not what its resolvers looked up."""
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
-    return {artifact.type: artifact for artifact in store.get_artifacts_by_context(context.id)}
+    made_by = [execution.id for execution in store.get_executions_by_context(context.id) if execution.type != _RESOLVER]
+    events = store.get_events_by_execution_ids(made_by)
+    ids = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
+    return {artifact.type: artifact for artifact in store.get_artifacts_by_id(ids)}
 
 
 def _overall_metrics(evaluated: str) -> dict[str, dict[str, float]]:

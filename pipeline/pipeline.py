@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,58 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
-from components.baseline_resolver.strategy import LatestBlessedBaselineStrategy
+from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LatestBlessedBaselineStrategy
+from components.data_gate import findings
+from components.data_gate.component import DataGate, DataVerdict
 from components.image_example_gen.component import ImageExampleGen
 from components.image_schema_gen.component import ImageSchemaGen
 from configs import schema
 from modules import features, weights
-from pipeline import evaluation
+from pipeline import beam, evaluation
 from pipeline.fingerprint import code_fingerprint, file_fingerprint
+
+_MOST_LABELS = 10_000  # TFDV lists no more values of a feature
+
+
+@dataclasses.dataclass(frozen=True)
+class _DataNodes:
+    """The nodes from the source to the gate for data."""
+
+    example_gen: ImageExampleGen
+    statistics_gen: components.StatisticsGen
+    schema_gen: ImageSchemaGen
+    example_validator: components.ExampleValidator
+    baseline: resolver.Resolver
+    gate: DataGate
+
+    def in_order(self) -> list[Any]:
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
+
+
+def create_data_pipeline(
+    config: schema.Config,
+    *,
+    pipeline_root: str,
+    metadata_connection_config: metadata_store_pb2.ConnectionConfig | None = None,
+) -> tfx_pipeline.Pipeline:
+    """Return the pipeline that ingests and judges data, and trains nothing.
+
+    It goes by the same name as the whole one, so both find what the other has ingested. Its gate only writes down what it
+    finds, and accepts nothing.
+
+    Args:
+      config: `data.source` must be set.
+      pipeline_root: folder for the artifacts.
+      metadata_connection_config: of the metadata store; None leaves it to the orchestrator.
+    """
+    return tfx_pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=pipeline_root,
+        components=_data_nodes(config, enforce=False).in_order(),
+        enable_cache=True,
+        metadata_connection_config=metadata_connection_config,
+        beam_pipeline_args=beam.arguments(config.beam),
+    )
 
 
 def create_pipeline(
@@ -37,33 +83,20 @@ def create_pipeline(
       serving_dir: folder that TensorFlow Serving watches, where blessed models are pushed.
       metadata_connection_config: of the metadata store; None leaves it to the orchestrator.
     """
-    if config.data.source is None:
-        raise schema.ConfigError("data.source = None: name the folder of pictures")
-    example_gen = ImageExampleGen(
-        source=config.data.source,
-        splits={split: getattr(config.data.splits, split) for split in features.SPLITS},
-        code_fingerprint=code_fingerprint("components.image_example_gen.executor"),
-    )
-    examples = example_gen.outputs["examples"]
-    statistics_gen = components.StatisticsGen(
-        examples=examples, stats_options=tfdv.StatsOptions(feature_allowlist=list(features.DESCRIPTIVE))
-    )
-    statistics = statistics_gen.outputs["statistics"]
-    schema_gen = ImageSchemaGen(
-        statistics=statistics, code_fingerprint=code_fingerprint("components.image_schema_gen.component")
-    ).with_id("SchemaGen")
-    example_validator = components.ExampleValidator(statistics=statistics, schema=schema_gen.outputs["schema"])
+    data = _data_nodes(config, enforce=True)
+    examples = data.example_gen.outputs["examples"]
     transform = components.Transform(
         examples=examples,
-        schema=schema_gen.outputs["schema"],
+        schema=data.schema_gen.outputs["schema"],
         preprocessing_fn="modules.preprocessing.preprocessing_fn",
         # The test split is left alone: the gate sees it raw, once.
         splits_config=transform_pb2.SplitsConfig(analyze=list(features.SPLITS), transform=[features.TRAIN, features.EVAL]),
         custom_config={
-            "image": config.image.model_dump(mode="json"),
+            "image": config.image.model_dump(mode="json", include={"height", "width"}),
             "code_fingerprint": code_fingerprint("modules.preprocessing"),
         },
     )
+    transform.add_upstream_node(data.gate)
     trainer = components.Trainer(
         run_fn="modules.trainer.run_fn",
         examples=transform.outputs["transformed_examples"],
@@ -94,14 +127,56 @@ def create_pipeline(
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
-        components=[
-            *(example_gen, statistics_gen, schema_gen, example_validator, transform),
-            *(trainer, baseline, evaluator, pusher),
-        ],
+        components=[*data.in_order(), transform, trainer, baseline, evaluator, pusher],
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
-        beam_pipeline_args=list(config.beam.args),
+        beam_pipeline_args=beam.arguments(config.beam),
     )
+
+
+def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
+    data = config.data
+    if data.source is None:
+        raise schema.ConfigError("data.source = None: name a folder of pictures, a manifest or TFRecords")
+    example_gen = ImageExampleGen(
+        source=data.source,
+        splits=data.splits.model_dump(),
+        num_spans=data.num_spans,
+        record_features=data.features.model_dump(),
+        deduplicate=data.deduplicate,
+        shard_megabytes=data.shard_megabytes,
+        background=config.image.background,
+        max_pixels=round(config.image.max_megapixels * 1e6),
+        code_fingerprint=code_fingerprint("components.image_example_gen.executor"),
+    )
+    statistics_gen = components.StatisticsGen(
+        examples=example_gen.outputs["examples"],
+        stats_options=tfdv.StatsOptions(
+            feature_allowlist=list(features.DESCRIPTIVE), num_rank_histogram_buckets=_MOST_LABELS
+        ),
+    )
+    statistics = statistics_gen.outputs["statistics"]
+    schema_gen = ImageSchemaGen(
+        statistics=statistics,
+        schema_file=data.schema_file,
+        schema_fingerprint=file_fingerprint(data.schema_file) if data.schema_file else None,
+        code_fingerprint=code_fingerprint("components.image_schema_gen.component"),
+    ).with_id("SchemaGen")
+    example_validator = components.ExampleValidator(statistics=statistics, schema=schema_gen.outputs["schema"])
+    baseline = resolver.Resolver(
+        strategy_class=LatestAcceptedDataStrategy, candidate=statistics, verdict=types.Channel(type=DataVerdict)
+    ).with_id("AcceptedData")
+    gate = DataGate(
+        statistics=statistics,
+        schema=schema_gen.outputs["schema"],
+        anomalies=example_validator.outputs["anomalies"],
+        rejects=example_gen.outputs["rejects"],
+        baseline=baseline.outputs["verdict"],
+        limits=data.model_dump(include={field.name for field in dataclasses.fields(findings.Limits)}),
+        enforce=enforce,
+        code_fingerprint=code_fingerprint("components.data_gate.executor"),
+    )
+    return _DataNodes(example_gen, statistics_gen, schema_gen, example_validator, baseline, gate)
 
 
 def _trainer_config(config: schema.Config) -> dict[str, Any]:

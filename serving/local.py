@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from modules import signatures
+
 
 class ModelError(ValueError):
     """A folder that holds no exported model."""
@@ -40,14 +42,17 @@ class LocalModel:
     """
 
     def __init__(self, folder: Path):
+        version = find_version(folder)
         # The signatures live as long as the loaded object does.
-        self._loaded: Any = tf.saved_model.load(str(find_version(folder)))
+        self._loaded: Any = tf.saved_model.load(str(version))
+        self.preparation: dict[str, Any] = signatures.read_preparation(str(version))
+        """Keyword arguments of `modules.images.prepare` that make of a file what the model was trained on."""
 
     def predict(self, encoded: Sequence[bytes]) -> list[dict[str, float]]:
         """Return the probability of every label for each picture.
 
         Args:
-          encoded: JPEG or PNG pictures.
+          encoded: pictures as `modules.images.prepare` makes them.
 
         Returns:
           For each picture its labels with their probabilities, most probable first.

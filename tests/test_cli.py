@@ -16,11 +16,13 @@ def finetune(*arguments: str) -> Result:
     return CliRunner().invoke(cli.main, arguments)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["predict"], ["config"], ["config", "show"], ["config", "schema"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["predict"], ["data"], ["data", "check"], ["config"], ["config", "show"], ["config", "schema"]]
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = finetune(*command, "--help")
     assert result.exit_code == 0
-    if command != ["config"]:
+    if command not in (["config"], ["data"]):
         assert "finetune" in result.output.split("Example", 1)[1]
 
 
@@ -47,8 +49,8 @@ def test_the_json_schema_describes_every_key() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data", "nowhere"], "/nowhere: no such folder"),
-        ([], "give --data FOLDER"),
+        (["--data", "nowhere"], "/nowhere: no such file or folder"),
+        ([], "give --data SOURCE"),
         (["--data", "x", "--set", "model.dropuot=1"], "did you mean dropout?"),
         (["--config", "nothing.yaml"], "nothing.yaml: No such file"),
         (["--data", "x", "--set", "model.weights=nothing.h5"], "model.weights = nothing.h5: no such file"),
@@ -67,7 +69,7 @@ def test_a_folder_with_one_class_is_refused(tmp_path: Path, picture_folder: Call
     folder = picture_folder({"cat/1.png": b"x"})
     result = finetune("run", "--data", str(folder), "--output-dir", str(tmp_path / "run"))
     assert result.exit_code == 2
-    assert result.stderr == f"Error: {folder}: only one class, cat; a classifier needs at least two subfolders of pictures\n"
+    assert result.stderr == f"Error: {folder}: only one class, cat; a classifier needs pictures of at least two\n"
 
 
 def test_predict_without_a_model_is_wrong_usage(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which model a candidate is judged against."""
+"""Which model a candidate is judged against, and which data new data are compared with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-CANDIDATE, MODEL, MODEL_BLESSING = "candidate", "model", "model_blessing"
+from components.data_gate import executor as data_gate
+
+CANDIDATE, MODEL, MODEL_BLESSING, VERDICT = "candidate", "model", "model_blessing", "verdict"
 
 
 class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
@@ -52,6 +54,51 @@ class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
             if blessed == constants.BLESSED_VALUE and model_id in models:
                 return {CANDIDATE: [candidate], MODEL: [models[model_id]], MODEL_BLESSING: [blessing]}
         return {CANDIDATE: [candidate], MODEL: [], MODEL_BLESSING: []}
+
+
+class LatestAcceptedDataStrategy(resolver.ResolverStrategy):
+    """Resolves the data accepted last in this pipeline, other than the candidate, so that a repeated run finds its result.
+
+    If the candidate itself was accepted only because the configuration allowed what was found, that is what is resolved: it
+    is not asked for a second time.
+
+    Usage:
+      Resolver(
+          strategy_class=LatestAcceptedDataStrategy,
+          candidate=statistics_gen.outputs["statistics"],
+          verdict=Channel(type=DataVerdict),
+      )
+    """
+
+    def resolve_artifacts(
+        self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]] | None:
+        """Resolve the baseline.
+
+        Args:
+          store: the metadata store.
+          input_dict: the `candidate`, statistics of the new data, and every `verdict` there is.
+
+        Returns:
+          The `candidate` as it came, and `verdict`, empty as long as no other data were accepted; None without a candidate.
+        """
+        if not input_dict[CANDIDATE]:
+            return None
+        (candidate,) = input_dict[CANDIDATE]
+        siblings = _ids_in_pipeline_of(store, candidate)
+        accepted = [
+            verdict
+            for verdict in sorted(input_dict[VERDICT], key=lambda artifact: artifact.id)
+            if verdict.id in siblings and verdict.get_int_custom_property(data_gate.ACCEPTED_PROPERTY)
+        ]
+        own = [verdict for verdict in accepted if _statistics_id(verdict) == candidate.id]
+        allowed = [verdict for verdict in own if verdict.get_int_custom_property(data_gate.ALLOWED_PROPERTY)]
+        others = [verdict for verdict in accepted if _statistics_id(verdict) != candidate.id]
+        return {CANDIDATE: [candidate], VERDICT: allowed[:1] or others[-1:]}
+
+
+def _statistics_id(verdict: types.Artifact) -> int:
+    return verdict.get_int_custom_property(data_gate.STATISTICS_PROPERTY)
 
 
 def _ids_in_pipeline_of(store: mlmd.MetadataStore, artifact: types.Artifact) -> set[int]:

@@ -1,30 +1,38 @@
-"""ImageExampleGen: a folder of labelled pictures to tf.Examples in splits."""
+"""ImageExampleGen: labelled pictures, wherever they are, to tf.Examples in splits."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from tfx import types
-from tfx.components.example_gen import utils
 from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.proto import example_gen_pb2
+from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
-from components.image_example_gen import driver, executor
-from modules import features
+from components.image_example_gen import driver, executor, spans
+from modules import features, images
 
 
 class Rejects(types.Artifact):
-    """Files that could not be used: JSON lines with `path` and `message`."""
+    """Files that could not be used.
+
+    `rejects.jsonl` holds a line with `path`, `code` and `message` for each, `duplicates.jsonl` one with `path` and `copy_of`
+    for each copy that was left out, `counts.jsonl` the number of `pictures` of each `split` and `label`.
+    """
 
     TYPE_NAME = "Rejects"
 
 
 class ImageExampleGenSpec(component_spec.ComponentSpec):
-    """FileBasedExampleGen's spec, with the rejected files and the fingerprint of our code besides."""
+    """What TFX's file-based ExampleGens take, where it applies, and our settings."""
 
     PARAMETERS = {  # noqa: RUF012 TFX reads a plain class attribute
-        **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
+        standard_component_specs.INPUT_BASE_KEY: component_spec.ExecutionParameter(type=str),
+        standard_component_specs.INPUT_CONFIG_KEY: component_spec.ExecutionParameter(type=example_gen_pb2.Input),
+        standard_component_specs.RANGE_CONFIG_KEY: component_spec.ExecutionParameter(type=range_config_pb2.RangeConfig),
+        executor.SETTINGS_KEY: component_spec.ExecutionParameter(type=str),
         "code_fingerprint": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS: Mapping[str, component_spec.ChannelParameter] = {}
@@ -35,10 +43,11 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
 
 
 class ImageExampleGen(base_beam_component.BaseBeamComponent):
-    """Ingests a folder with one subfolder of JPEG or PNG files per class.
+    """Ingests a folder with one subfolder per class, the same in split folders, a manifest, or TFRecords.
 
-    Each picture becomes one tf.Example with the raw features of `modules.features`. Its split follows from a hash of its
-    content, so it stays where it is as data grows, and equal files share a split.
+    Each picture becomes one tf.Example with the raw features of `modules.features`, its bytes as TensorFlow decodes them
+    right. Unless it was put into a split, that follows from a hash of its pixels: it stays where it is as data grows, and
+    copies share a split. A picture under two labels is rejected.
 
     Component `outputs` contains:
       - `examples`: channel of type `standard_artifacts.Examples`, splits `train`, `eval` and `test`.
@@ -49,25 +58,49 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
     DRIVER_CLASS = driver.Driver
 
-    def __init__(self, source: str, splits: Mapping[str, int], code_fingerprint: str | None = None):
+    def __init__(
+        self,
+        source: str,
+        splits: Mapping[str, int],
+        num_spans: int = 1,
+        record_features: Mapping[str, str | None] | None = None,
+        deduplicate: bool = True,
+        shard_megabytes: float = 128,
+        background: tuple[int, int, int] = images.WHITE,
+        max_pixels: int = images.MAX_PIXELS,
+        code_fingerprint: str | None = None,
+    ):
         """Construct an ImageExampleGen.
 
         Args:
-          source: the folder, on any filesystem that TFX reads.
+          source: folder, manifest or pattern of TFRecords, on any filesystem that TFX reads; `{SPAN}` (or `{YYYY}`, `{MM}`,
+            `{DD}`) and `{VERSION}` in it mean what they mean to TFX.
           splits: hash buckets of each split, e.g. `{"train": 8, "eval": 1, "test": 1}`.
+          num_spans: how many of the latest spans are read.
+          record_features: names of the features `image`, `label` and `split` in TFRecords; no split where it is None.
+          deduplicate: count copies of one picture once.
+          shard_megabytes: about the size of an output file of all splits together, in 10^6 bytes of input.
+          background: RGB, 0 to 255 each, behind transparent pixels.
+          max_pixels: of a picture; larger ones are rejected before they are decoded.
           code_fingerprint: of the code behind the executor; another one makes cached results stale.
         """
-        split_config = example_gen_pb2.SplitConfig(
-            splits=[example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=buckets) for name, buckets in splits.items()],
-            partition_feature_name=features.CONTENT_HASH,
-        )
+        base, pattern = spans.divide(source)
+        settings: dict[str, Any] = {
+            "splits": dict(splits),
+            "features": dict(record_features or {"image": features.IMAGE, "label": features.LABEL, "split": None}),
+            "deduplicate": deduplicate,
+            "shard_megabytes": shard_megabytes,
+            "background": list(background),
+            "max_pixels": max_pixels,
+        }
         super().__init__(
             ImageExampleGenSpec(
-                input_base=source,
-                input_config=utils.make_default_input_config(),
-                output_config=example_gen_pb2.Output(split_config=split_config),
-                output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
-                output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
+                input_base=base,
+                input_config=example_gen_pb2.Input(
+                    splits=[example_gen_pb2.Input.Split(name="source", pattern=pattern)],
+                ),
+                range_config=range_config_pb2.RangeConfig(rolling_range=range_config_pb2.RollingRange(num_spans=num_spans)),
+                settings=json.dumps(settings),
                 code_fingerprint=code_fingerprint,
                 examples=types.Channel(type=standard_artifacts.Examples),
                 rejects=types.Channel(type=Rejects),

@@ -1,32 +1,57 @@
-"""ImageExampleGen's driver: TFX's own for files, with a fingerprint that sees every file below the source."""
+"""ImageExampleGen's driver: which spans are read, and whether they are what was read before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from typing import Any
 
-from tfx.components.example_gen import driver, input_processor
+from tfx.components.example_gen import driver, input_processor, utils
+from tfx.orchestration import data_types
 from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.types import standard_component_specs
+from tfx.utils import proto_utils
 
-from components.image_example_gen import sources
-
-
-class ImageInputProcessor(input_processor.FileBasedInputProcessor):
-    """Tells one state of a source folder from another by paths, sizes and modification times."""
-
-    def get_input_fingerprint(self, span: int, version: int | None) -> str:
-        """Return the fingerprint of the source folder."""
-        del span, version
-        return sources.fingerprint(self._input_base_uri)
+from components.image_example_gen import executor, sources, spans
 
 
-class Driver(driver.FileBasedDriver):
-    """Decides whether examples made before can be used again."""
+class Driver(driver.Driver):
+    """Resolves the source to locations and fingerprints every file there, by path, size and modification time."""
 
-    def get_input_processor(
+    def get_input_processor(self, *_: Any, **__: Any) -> input_processor.InputProcessor:
+        """Refuse: a window of spans is more than TFX's processors resolve."""
+        raise NotImplementedError
+
+    def resolve_exec_properties(
         self,
-        splits: Iterable[example_gen_pb2.Input.Split],
-        range_config: range_config_pb2.RangeConfig | None = None,
-        input_base_uri: str | None = None,
-    ) -> ImageInputProcessor:
-        """Return the processor of a source folder."""
-        return ImageInputProcessor(input_base_uri, splits, range_config)
+        exec_properties: dict[str, Any],
+        pipeline_info: data_types.PipelineInfo,
+        component_info: data_types.ComponentInfo,
+    ) -> dict[str, Any]:
+        """Add the span, the version, the fingerprint, the locations and the volume in bytes of the source."""
+        del pipeline_info, component_info
+        return {**exec_properties, **resolve(exec_properties)}
+
+
+def resolve(exec_properties: dict[str, Any]) -> dict[str, Any]:
+    """Return what the executor needs to know of the source, besides what the component says.
+
+    Args:
+      exec_properties: of the component.
+
+    Raises:
+      DataError: there is no such source, or no span in it.
+    """
+    config = example_gen_pb2.Input()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], config)
+    window = range_config_pb2.RangeConfig()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.RANGE_CONFIG_KEY], window)
+    base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+    locations = spans.resolve(base, config.splits[0].pattern, window.rolling_range.num_spans)
+    survey = sources.survey(locations)
+    return {
+        utils.SPAN_PROPERTY_NAME: locations[-1].span,
+        utils.VERSION_PROPERTY_NAME: locations[-1].version,
+        utils.FINGERPRINT_PROPERTY_NAME: survey.fingerprint,
+        executor.LOCATIONS_KEY: json.dumps(locations),
+        executor.VOLUME_KEY: survey.bytes,
+    }

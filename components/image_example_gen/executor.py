@@ -1,99 +1,41 @@
-"""ImageExampleGen's executor: reads, checks and describes every picture, on Beam."""
+"""ImageExampleGen's executor: reads, checks, describes and sorts every picture, on Beam."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
-import tensorflow as tf
 from tfx import types
-from tfx.components.example_gen import base_example_gen_executor
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
+from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 
-from components.image_example_gen import sources
-from modules import features, images
+from components.image_example_gen import preparation, rejects, shards, sources, spans
 
 REJECTS_KEY = "rejects"
-REJECTS_FILE = "rejects.jsonl"
+SETTINGS_KEY = "settings"
+LOCATIONS_KEY = "locations"
+VOLUME_KEY = "volume"
+PICTURES_PROPERTY = "pictures"
 
-_REJECTS_PATH = "_rejects_path"
-_NAMED_IN_LOG = 10
+_FILES_AT_ONCE = 256
 _log = logging.getLogger("finetune.components.image_example_gen")
 
 
-class ReadImage(beam.DoFn):
-    """Turns an ImageFile into a tf.Example, or into a line of `rejects`.
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Generates the examples of a source of pictures.
 
-    Args:
-      source: the folder that the paths are below.
+    No picture's bytes are shuffled through Beam, whose local runner keeps all it shuffles in memory: examples are put aside
+    on disk as they are made, only hashes, paths and labels are grouped, and each shard is then copied together.
     """
-
-    def __init__(self, source: str):
-        super().__init__()
-        self._source = source
-
-    def process(self, file: sources.ImageFile) -> Iterator[Any]:
-        """Yield the tf.Example of a picture, or its reject, tagged."""
-        try:
-            with fileio.open(os.path.join(self._source, file.path), "rb") as opened:
-                encoded = opened.read()
-            info = images.inspect(encoded)
-        except (images.BadImageError, OSError, tf.errors.OpError) as error:
-            reject = {"path": file.path, "message": str(error)}
-            yield beam.pvalue.TaggedOutput(REJECTS_KEY, json.dumps(reject, ensure_ascii=False))
-            return
-        yield to_example(file, encoded, info)
-
-
-def to_example(file: sources.ImageFile, encoded: bytes, info: images.ImageInfo) -> tf.train.Example:
-    """Return the raw features of one picture."""
-    feature = {
-        features.IMAGE: features.bytes_feature(encoded),
-        features.LABEL: features.bytes_feature(file.label.encode()),
-        features.PATH: features.bytes_feature(file.path.encode()),
-        features.HEIGHT: features.int_feature(info.height),
-        features.WIDTH: features.int_feature(info.width),
-        features.CHANNELS: features.int_feature(info.channels),
-        features.FORMAT: features.bytes_feature(info.format.encode()),
-        features.SIZE: features.int_feature(info.bytes),
-        features.CONTENT_HASH: features.bytes_feature(info.content_hash.encode()),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=feature))
-
-
-@beam.ptransform_fn
-@beam.typehints.with_input_types(beam.Pipeline)
-@beam.typehints.with_output_types(tf.train.Example)
-def _ReadImages(  # noqa: N802 Beam's name for a transform
-    pipeline: beam.Pipeline, exec_properties: dict[str, Any], split_pattern: str
-) -> beam.PCollection:
-    """Read every picture below the source folder."""
-    del split_pattern
-    source = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-    read = (
-        pipeline
-        | "Source" >> beam.Create([source])
-        | "List" >> beam.FlatMap(sources.list_images)
-        | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(ReadImage(source)).with_outputs(REJECTS_KEY, main="examples")
-    )
-    _ = read[REJECTS_KEY] | "WriteRejects" >> beam.io.WriteToText(
-        exec_properties[_REJECTS_PATH], num_shards=1, shard_name_template=""
-    )
-    return read.examples
-
-
-class Executor(base_example_gen_executor.BaseExampleGenExecutor):
-    """Generates the examples of a folder of pictures."""
-
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802 TFX's name
-        """Return the transform from the source folder to tf.Examples."""
-        return _ReadImages
 
     def Do(  # noqa: N802 TFX's name
         self,
@@ -106,34 +48,135 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         Args:
           input_dict: empty.
           output_dict: `examples` and `rejects`.
-          exec_properties: `input_base` is the source folder; the others as in TFX's file-based ExampleGens.
+          exec_properties: `settings` as the component took them; `locations` and `volume` as the driver found them.
 
         Raises:
           DataError: there is nothing to learn from, or a split is left empty.
         """
-        source = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        sources.check(source)
-        rejects_path = os.path.join(artifact_utils.get_single_uri(output_dict[REJECTS_KEY]), REJECTS_FILE)
-        super().Do(input_dict, output_dict, {**exec_properties, _REJECTS_PATH: rejects_path})
-        _warn_of_rejects(rejects_path)
-        for split in features.SPLITS:
-            folder = artifact_utils.get_split_uri(output_dict[standard_component_specs.EXAMPLES_KEY], split)
-            if _is_empty(folder):
-                raise sources.DataError(
-                    f"{source}: no picture fell into the split {split}; add pictures or enlarge its share in data.splits"
-                )
+        settings = json.loads(exec_properties[SETTINGS_KEY])
+        locations = [spans.Location(*location) for location in json.loads(exec_properties[LOCATIONS_KEY])]
+        examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
+        examples.split_names = artifact_utils.encode_split_names(list(settings["splits"]))
+        folders = {split: artifact_utils.get_split_uri([examples], split) for split in settings["splits"]}
+        count = max(1, math.ceil(exec_properties[VOLUME_KEY] / (settings["shard_megabytes"] * 1e6)))
+        report = artifact_utils.get_single_uri(output_dict[REJECTS_KEY])
+        for folder in (*folders.values(), report):
+            fileio.makedirs(folder)
+        aside = os.path.join(self._get_tmp_dir(), "aside")
+        fileio.makedirs(aside)
+        try:
+            with self._make_beam_pipeline() as pipeline:
+                _ingest(pipeline, locations, settings, folders, count, aside, report)
+        finally:
+            with contextlib.suppress(OSError):
+                fileio.rmtree(aside)
+        summary = rejects.read_summary(report)
+        if summary.rejected:
+            _log.warning("%s", summary.describe())
+        _check(summary, list(settings["splits"]), locations)
+        examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        examples_utils.set_file_format(examples, "tfrecords_gzip")
+        examples.set_int_custom_property(PICTURES_PROPERTY, sum(summary.pictures.values()))
 
 
-def _warn_of_rejects(path: str) -> None:
-    with fileio.open(path, "r") as opened:
-        lines = opened.read().splitlines()
-    if lines:
-        rejects = [json.loads(line) for line in lines[:_NAMED_IN_LOG]]
-        named = "; ".join(f"{reject['path']}: {reject['message']}" for reject in rejects)
-        more = f"; and {len(lines) - len(rejects)} more, all in {path}" if len(lines) > len(rejects) else ""
-        _log.warning("%d unreadable files passed over: %s%s", len(lines), named, more)
+def list_units(location: spans.Location) -> Iterator[Any]:
+    """List what a location holds, in portions for one worker.
+
+    Args:
+      location: of the source.
+
+    Yields:
+      Lists of ImageFiles, RecordFiles one by one, and Rejects one by one, tagged.
+    """
+    files: list[sources.ImageFile] = []
+    for entry in sources.list_files(location):
+        if isinstance(entry, rejects.Reject):
+            yield beam.pvalue.TaggedOutput(preparation.REJECTS, entry)
+        elif isinstance(entry, sources.RecordFile):
+            yield entry
+        else:
+            files.append(entry)
+            if len(files) == _FILES_AT_ONCE:
+                yield files
+                files = []
+    if files:
+        yield files
 
 
-def _is_empty(folder: str) -> bool:
-    files = fileio.glob(os.path.join(folder, "*"))
-    return not any(True for _ in tf.data.TFRecordDataset(files, "GZIP").take(1)) if files else True
+def _ingest(
+    pipeline: beam.Pipeline,
+    locations: Iterable[spans.Location],
+    settings: dict[str, Any],
+    folders: dict[str, str],
+    count: int,
+    aside: str,
+    report: str,
+) -> None:
+    """Build the Beam pipeline from the locations to the shards and the report."""
+    reading = preparation.Settings(
+        tuple(settings["background"]), settings["max_pixels"], *(settings["features"][key] or "" for key in _FEATURE_KEYS)
+    )
+    listed = (
+        pipeline
+        | "Locations" >> beam.Create(list(locations))
+        | "List" >> beam.FlatMap(list_units).with_outputs(preparation.REJECTS, main="units")
+    )
+    prepared = (
+        listed.units
+        | "Spread" >> beam.Reshuffle()
+        | "Prepare"
+        >> beam.ParDo(preparation.PrepareImages(reading, aside, count)).with_outputs(preparation.REJECTS, main="pictures")
+    )
+    written = (
+        prepared.pictures
+        | "Group" >> beam.GroupByKey()
+        | "Write"
+        >> beam.ParDo(shards.WriteShard(folders, settings["splits"], count, settings["deduplicate"])).with_outputs(
+            preparation.REJECTS, shards.DUPLICATES, main="counts"
+        )
+    )
+    all_rejects = [branch[preparation.REJECTS] for branch in (listed, prepared, written)]
+    _ = (
+        all_rejects
+        | "AllRejects" >> beam.Flatten()
+        | "RejectLines" >> beam.Map(rejects.Reject.to_json)
+        | "WriteRejects" >> _write_lines(report, rejects.REJECTS_FILE)
+    )
+    _ = (
+        written[shards.DUPLICATES]
+        | "DuplicateLines" >> beam.Map(lambda duplicate: json.dumps(duplicate._asdict(), ensure_ascii=False))
+        | "WriteDuplicates" >> _write_lines(report, rejects.DUPLICATES_FILE)
+    )
+    _ = (
+        written.counts
+        | "Count" >> beam.CombinePerKey(sum)
+        | "CountLines" >> beam.MapTuple(_count_line)
+        | "WriteCounts" >> _write_lines(report, rejects.COUNTS_FILE)
+    )
+
+
+_FEATURE_KEYS = ("image", "label", "split")
+
+
+def _count_line(key: tuple[str, str], pictures: int) -> str:
+    return json.dumps({"split": key[0], "label": key[1], "pictures": pictures}, ensure_ascii=False)
+
+
+def _write_lines(folder: str, name: str) -> beam.PTransform:
+    return beam.io.WriteToText(os.path.join(folder, name), num_shards=1, shard_name_template="")
+
+
+def _check(summary: rejects.Summary, splits: list[str], locations: list[spans.Location]) -> None:
+    """Stop where statistics and training would have nothing to work on."""
+    source = ", ".join(location.uri for location in locations)
+    if not summary.pictures:
+        why = summary.describe() if summary.rejected else "none found"
+        raise spans.DataError(f"{source}: no picture can be used: {why}")
+    labels = {label for _, label in summary.pictures}
+    if len(labels) == 1:
+        raise spans.DataError(f"{source}: only one class, {labels.pop()}; a classifier needs pictures of at least two")
+    for split in splits:
+        if split not in {split for split, _ in summary.pictures}:
+            raise spans.DataError(
+                f"{source}: no picture fell into the split {split}; add pictures or enlarge its share in data.splits"
+            )

@@ -1,97 +1,214 @@
-"""The pictures of a source folder: which there are, and under which label."""
+"""The pictures of a source: which files there are, and under which label and split they were put.
+
+A source is a folder with one subfolder per class, the same below `train/`, `eval/` and `test/`, a manifest
+(CSV or JSON lines), or TFRecords of tf.Examples.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tfx.dsl.io import fileio
 
-_PASSED_OVER = {"thumbs.db", "desktop.ini"}
+from components.image_example_gen import listing, manifests, rejects
+from components.image_example_gen.rejects import Reject
+from components.image_example_gen.spans import DataError, Location
+from modules import features
 
-
-class DataError(ValueError):
-    """Data that can't be used; the message says where and what would be right."""
+_VALIDATION_NAMES = {"val", "valid", "validation", "dev"}
+_EXPECTED = (
+    "expected a folder with one subfolder of pictures per class, a manifest (.csv, .jsonl) or TFRecords (*.tfrecord*)"
+)
 
 
 class ImageFile(NamedTuple):
-    """A file that should be a picture: its path below the source folder, with `/`, and its label."""
+    """A file that should be a picture.
+
+    Attributes:
+      path: below the source, with `/`.
+      uri: where to read it.
+      label: name of its class.
+      split: that it was put in; empty if its content decides.
+      span: number of its span, 0 without spans.
+      size: bytes.
+      modified: nanoseconds since 1970.
+    """
 
     path: str
+    uri: str
     label: str
+    split: str
+    span: int
+    size: int
+    modified: int
 
 
-def list_images(source: str) -> Iterator[ImageFile]:
-    """List the files of a folder with one subfolder per class, in a fixed order.
+class RecordFile(NamedTuple):
+    """A file of TFRecords with a tf.Example for each picture; attributes as those of `ImageFile`."""
 
-    Nested folders belong to their class. Hidden files and the like of `Thumbs.db` are passed over.
+    path: str
+    uri: str
+    span: int
+    size: int
+    modified: int
+
+
+class Survey(NamedTuple):
+    """What is known of a source before a file is opened: a hash of all paths, sizes and times, and the volume in bytes."""
+
+    fingerprint: str
+    bytes: int
+
+
+def list_files(location: Location) -> Iterator[ImageFile | RecordFile | Reject]:
+    """List what a source holds, in a fixed order, without opening a picture.
 
     Args:
-      source: a folder, on any filesystem that TFX reads.
+      location: of the source, on any filesystem that TFX reads.
 
     Yields:
-      Each file that should be a picture.
+      Each file that should be a picture or hold some, and each that can't be taken.
 
     Raises:
-      DataError: the folder is missing, is a file, or lies directly above pictures.
+      DataError: there is no such source, or its layout can't be understood.
     """
-    if not fileio.exists(source):
-        raise DataError(f"{source}: no such folder; expected a folder with one subfolder of pictures per class")
-    if not fileio.isdir(source):
-        raise DataError(f"{source}: is a file; expected a folder with one subfolder of pictures per class")
-    labels = sorted(name.rstrip("/") for name in fileio.listdir(source))
-    for label in labels:
-        top = os.path.join(source, label)
-        if _is_hidden(label) or not fileio.isdir(top):
-            continue
-        files = []
-        for folder, _, names in fileio.walk(top):
-            below = os.path.relpath(folder, source).replace(os.sep, "/")
-            if any(_is_hidden(part) for part in below.split("/")):
-                continue
-            files += [f"{below}/{name}" for name in names if not _is_hidden(name)]
-        for path in sorted(files):
-            yield ImageFile(path, label)
+    uri, name = location.uri, os.path.basename(location.uri)
+    if ".tfrecord" in name:
+        found: Iterator[ImageFile | RecordFile | Reject] = _list_records(location)
+    elif not fileio.exists(uri):
+        raise DataError(f"{uri}: no such file or folder; {_EXPECTED}")
+    elif manifests.is_manifest(name):
+        found = _list_manifest(location)
+    elif not fileio.isdir(uri):
+        raise DataError(f"{uri}: is a file; {_EXPECTED}")
+    else:
+        found = _list_tree(location)
+    for entry in found:
+        yield entry._replace(path=f"{location.name}/{entry.path}") if location.name else entry
 
 
-def check(source: str) -> int:
-    """Look for pictures of at least two classes, without opening any.
+def check(locations: Iterable[Location]) -> None:
+    """Look for pictures of at least two classes, no further than needed, without opening any.
 
     Args:
-      source: a folder, on any filesystem that TFX reads.
-
-    Returns:
-      The number of files.
+      locations: of the source.
 
     Raises:
       DataError: there are none, or only those of one class.
     """
-    count, labels = 0, set()
-    for file in list_images(source):
-        count += 1
-        labels.add(file.label)
-    if not labels:
-        raise DataError(f"{source}: no pictures found; expected one subfolder per class with JPEG or PNG files in it")
-    if len(labels) == 1:
-        raise DataError(f"{source}: only one class, {labels.pop()}; a classifier needs at least two subfolders of pictures")
-    return count
+    labels: set[str] = set()
+    last: Location | None = None
+    rejected: Reject | None = None
+    for last in locations:
+        for entry in list_files(last):
+            if isinstance(entry, RecordFile):
+                return
+            if isinstance(entry, Reject):
+                rejected = rejected or entry
+                continue
+            labels.add(entry.label)
+            if len(labels) > 1:
+                return
+    uri = last.uri if last else "data.source"
+    if labels:
+        raise DataError(f"{uri}: only one class, {labels.pop()}; a classifier needs pictures of at least two")
+    why = f" ({rejected.path}: {rejected.message})" if rejected else ""
+    raise DataError(f"{uri}: no pictures found{why}; {_EXPECTED}")
 
 
-def fingerprint(source: str) -> str:
-    """Return a hash of the paths, sizes and modification times of the files, without opening any.
+def survey(locations: Iterable[Location]) -> Survey:
+    """Tell one state of a source from another.
 
     Args:
-      source: a folder, on any filesystem that TFX reads.
+      locations: of the source.
     """
-    digest = hashlib.sha256()
-    for file in list_images(source):
-        stat = fileio.stat(os.path.join(source, file.path))
-        line = f"{file.path}\0{stat.length}\0{stat.mtime_nsec}\n"
-        digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    digest, size = hashlib.sha256(), 0
+    for location in locations:
+        for entry in list_files(location):
+            digest.update(repr(tuple(entry)).encode())
+            size += getattr(entry, "size", 0)
+    return Survey(digest.hexdigest(), size)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _PASSED_OVER
+def clean_label(label: str) -> str:
+    """Return a label as it is used: composed Unicode, so that one name is one class on every filesystem.
+
+    Args:
+      label: as found.
+
+    Raises:
+      ValueError: there is none, or it holds what a vocabulary file can't.
+    """
+    label = unicodedata.normalize("NFC", label).strip()
+    if not label:
+        raise ValueError("has no label")
+    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in label):
+        raise ValueError(f"the label {label!r} holds a line break or a control character")
+    return label
+
+
+def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
+    levels = 2 if _has_split_folders(location.uri) else 1
+    for found in listing.walk(location.uri):
+        if isinstance(found, Reject):
+            yield found
+            continue
+        parts = found.path.split("/")
+        if len(parts) <= levels:
+            yield Reject(found.path, rejects.NO_LABEL, "lies in no class's folder")
+        else:
+            uri = os.path.join(location.uri, found.path)
+            yield _image_file(found, uri, parts[levels - 1], parts[0] if levels == 2 else "", location)
+
+
+def _has_split_folders(uri: str) -> bool:
+    """Whether a tree has train, eval and test above its classes."""
+    try:
+        names = [name for name in listing.names_of(uri) if not listing.is_hidden(name)]
+    except listing.UNREADABLE_ERRORS as error:
+        raise DataError(f"{uri}: can't be listed: {listing.reason_of(error)}") from None
+    if not {*names} & {*features.SPLITS}:
+        return False
+    folders = {name for name in names if fileio.isdir(os.path.join(uri, name))}
+    if features.TRAIN not in folders or not folders <= {*features.SPLITS, *_VALIDATION_NAMES}:
+        return False
+    if folders == set(features.SPLITS):
+        return True
+    raise DataError(
+        f"{uri}: holds the folders {', '.join(sorted(folders))}; a tree with splits above its classes needs exactly"
+        f" {', '.join(features.SPLITS)} (rename a folder of validation data to eval), any other tree one subfolder per class"
+    )
+
+
+def _list_manifest(location: Location) -> Iterator[ImageFile | Reject]:
+    root = os.path.dirname(location.uri)
+    for row, found in manifests.files(location.uri):
+        if isinstance(found, Reject):
+            yield found
+        else:
+            yield _image_file(found, os.path.join(root, found.path), row.label, row.split, location)
+
+
+def _list_records(location: Location) -> Iterator[RecordFile | Reject]:
+    root = os.path.dirname(location.uri)
+    uris = sorted(fileio.glob(location.uri))
+    if not uris:
+        raise DataError(f"{location.uri}: no such file; {_EXPECTED}")
+    for found in listing.stat_files(root, [os.path.basename(uri) for uri in uris]):
+        if isinstance(found, Reject):
+            yield found
+        else:
+            uri = os.path.join(root, found.path)
+            yield RecordFile(found.path, uri, location.span, found.size, found.modified)
+
+
+def _image_file(found: listing.FoundFile, uri: str, label: str, split: str, location: Location) -> ImageFile | Reject:
+    try:
+        label = clean_label(label)
+    except ValueError as error:
+        return Reject(found.path, rejects.BAD_LABEL, str(error))
+    return ImageFile(found.path, uri, label, split, location.span, found.size, found.modified)

@@ -1,45 +1,68 @@
+import io
 import json
 import logging
-from collections.abc import Callable
+import os
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import PIL.Image
 import pytest
 import tensorflow as tf
-from tfx.proto import example_gen_pb2
+from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components.image_example_gen import component, executor, sources
-from modules import features
+from components.image_example_gen import component, driver, executor, preparation, rejects, shards, spans
+from modules import features, images
+from tests import corpus
 from tests.conftest import random_picture
 
 Write = Callable[..., Path]
 SPLITS = {"train": 2, "eval": 1, "test": 1}
 
 
-def ingest(folder: Path, output: Path) -> dict[str, list[tf.train.Example]]:
-    """Run the executor and read the examples of each split back."""
-    spec = component.ImageExampleGen(source=str(folder), splits=SPLITS).spec
+class Ingested(NamedTuple):
+    """What ingestion wrote."""
+
+    examples: dict[str, list[tf.train.Example]]
+    report: Path
+    files: dict[str, list[str]]
+
+    def by_path(self) -> dict[str, tf.train.Example]:
+        return {value(example, "path").decode(): example for split in self.examples.values() for example in split}
+
+    def splits_by_content(self) -> dict[bytes, str]:
+        return {value(example, "content_hash"): split for split, found in self.examples.items() for example in found}
+
+    def rejects(self) -> dict[str, str]:
+        lines = (self.report / rejects.REJECTS_FILE).read_text().splitlines()
+        return {line["path"]: line["code"] for line in map(json.loads, lines)}
+
+
+def ingest(source: Path | str, output: Path, splits: dict[str, int] = SPLITS, **settings: object) -> Ingested:
+    """Run the component's driver and executor, and read the examples of each split back."""
+    spec = component.ImageExampleGen(str(source), splits, **settings).spec
+    protos = (example_gen_pb2.Input, range_config_pb2.RangeConfig)
     properties = {
-        key: proto_utils.proto_to_json(value)
-        if isinstance(value, (example_gen_pb2.Input, example_gen_pb2.Output))
-        else value
-        for key, value in spec.exec_properties.items()
+        key: proto_utils.proto_to_json(given) if isinstance(given, protos) else given
+        for key, given in spec.exec_properties.items()
     }
-    examples, rejects = standard_artifacts.Examples(), component.Rejects()
-    examples.uri, rejects.uri = str(output / "examples"), str(output / "rejects")
+    properties |= driver.resolve(properties)
+    examples, report = standard_artifacts.Examples(), component.Rejects()
+    examples.uri, report.uri = str(output / "examples"), str(output / "rejects")
     context = executor.Executor.Context(
         beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(output / "tmp"), unique_id="1"
     )
-    executor.Executor(context).Do({}, {"examples": [examples], "rejects": [rejects]}, properties)
-    return {
-        split: [
-            tf.train.Example.FromString(record)
-            for path in sorted((output / "examples" / f"Split-{split}").iterdir())
-            for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()
-        ]
-        for split in features.SPLITS
-    }
+    executor.Executor(context).Do({}, {"examples": [examples], "rejects": [report]}, properties)
+    files = {split: sorted(tf.io.gfile.glob(f"{examples.uri}/Split-{split}/*")) for split in features.SPLITS}
+    return Ingested({split: list(read(paths)) for split, paths in files.items()}, Path(report.uri), files)
+
+
+def read(paths: list[str]) -> Iterator[tf.train.Example]:
+    for record in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
+        yield tf.train.Example.FromString(record)
 
 
 def value(example: tf.train.Example, name: str) -> bytes | int:
@@ -48,15 +71,16 @@ def value(example: tf.train.Example, name: str) -> bytes | int:
     return only
 
 
-def splits_by_content(examples: dict[str, list[tf.train.Example]]) -> dict[bytes, str]:
-    return {value(example, "content_hash"): split for split, found in examples.items() for example in found}
+def many(label: str, count: int, first: int = 0) -> dict[str, bytes]:
+    """Distinct pictures of one class."""
+    return {f"{label}/{i}.png": random_picture(first + i) for i in range(count)}
 
 
 def test_every_picture_becomes_one_example_with_what_was_learnt_of_it(picture_folder: Write, tmp_path: Path) -> None:
     pictures = {f"class {i % 2}/ö{i}.png": random_picture(i, 9 + i, 7) for i in range(40)}
-    examples = ingest(picture_folder(pictures), tmp_path / "out")
-    found = {value(example, "path").decode(): example for split in examples.values() for example in split}
-    assert sum(map(len, examples.values())) == 40
+    ingested = ingest(picture_folder(pictures), tmp_path / "out")
+    assert sum(map(len, ingested.examples.values())) == 40
+    found = ingested.by_path()
     assert found.keys() == pictures.keys()
     for path, example in found.items():
         assert value(example, "image") == pictures[path]
@@ -66,41 +90,216 @@ def test_every_picture_becomes_one_example_with_what_was_learnt_of_it(picture_fo
         assert value(example, "channels") == 3
         assert value(example, "format") == b"PNG"
         assert value(example, "bytes") == len(pictures[path])
-
-
-def test_a_picture_stays_in_its_split_as_the_data_grows_and_copies_share_one(picture_folder: Write, tmp_path: Path) -> None:
-    first = {f"a/{i}.png": random_picture(i) for i in range(20)} | {f"b/{i}.png": random_picture(100 + i) for i in range(20)}
-    before = splits_by_content(ingest(picture_folder(first, "first"), tmp_path / "1"))
-    # The same pictures under other names and other labels, copies of them, and new ones.
-    grown = {f"c/new{name.replace('/', '-')}": content for name, content in first.items()}
-    grown |= {f"d/{i}.png": random_picture(i) for i in range(10)} | {
-        f"d/x{i}.png": random_picture(200 + i) for i in range(30)
-    }
-    examples = ingest(picture_folder(grown, "second"), tmp_path / "2")
-    after = splits_by_content(examples)
-    assert sum(map(len, examples.values())) == 80
-    assert {content: after[content] for content in before} == before
-    for split, found in examples.items():
-        assert {after[value(example, "content_hash")] for example in found} == {split}
-
-
-def test_a_bad_file_is_named_and_the_others_are_kept(
-    picture_folder: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pictures = {f"{'ab'[i % 2]}/{i}.png": random_picture(i) for i in range(40)}
-    folder = picture_folder(pictures | {"a/broken.jpg": b"\xff\xd8broken", "b/empty.png": b""})
-    with caplog.at_level(logging.WARNING, "finetune"):
-        examples = ingest(folder, tmp_path / "out")
-    assert sum(map(len, examples.values())) == 40
-    rejects = [json.loads(line) for line in (tmp_path / "out" / "rejects" / "rejects.jsonl").read_text().splitlines()]
-    assert {reject["path"] for reject in rejects} == {"a/broken.jpg", "b/empty.png"}
-    (warning,) = caplog.messages
-    assert warning.startswith("2 unreadable files passed over: ")
-    assert "a/broken.jpg: " in warning
-    assert "b/empty.png: the file is empty" in warning
+        assert value(example, "span") == 0
+    assert ingested.rejects() == {}
 
 
 def test_an_empty_split_is_an_error(picture_folder: Write, tmp_path: Path) -> None:
     folder = picture_folder({"a/1.png": random_picture(1), "b/2.png": random_picture(2)})
-    with pytest.raises(sources.DataError, match="no picture fell into the split"):
+    with pytest.raises(spans.DataError, match="no picture fell into the split"):
         ingest(folder, tmp_path / "out")
+
+
+def test_every_kind_of_trouble_and_every_valid_kind_has_its_fate(
+    picture_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, expected = {}, {}
+    for number, (kind, (make, *_)) in enumerate(corpus.VALID.items()):
+        files[f"good/{number} {kind}"] = make(number)
+    for number, (kind, (content, code)) in enumerate(corpus.BAD.items()):
+        path = f"bad/{number} {kind}.jpg"
+        files[path], expected[path] = content, code
+    files |= many("bad", 20, 500) | {"good/a PNG called.jpg": random_picture(700), "good/no extension": random_picture(701)}
+    files |= {"README.md": b"# Pictures", "bad/conflict.png": random_picture(800), "good/conflict.png": random_picture(800)}
+    folder = picture_folder(files)
+    expected |= {"README.md": rejects.NO_LABEL}
+    expected |= dict.fromkeys(["bad/conflict.png", "good/conflict.png"], rejects.CONFLICT)
+
+    (tmp_path / "elsewhere.png").write_bytes(random_picture(900))
+    (folder / "good" / "outside.png").symlink_to(tmp_path / "elsewhere.png")
+    (folder / "good" / "broken link.png").symlink_to(folder / "nothing.png")
+    (folder / "good" / "circle").symlink_to(folder)
+    os.mkfifo(folder / "good" / "pipe.png")
+    (folder / "good" / "locked.png").write_bytes(random_picture(901))
+    (folder / "good" / "locked.png").chmod(0)
+    if os.geteuid() == 0:  # whom no permission stops
+        monkeypatch.setattr(preparation.fileio, "open", refuse_locked(preparation.fileio.open))
+    Path(os.fsdecode(os.fsencode(folder) + b"/good/bad\xff.png")).write_bytes(random_picture(902))
+    expected |= {
+        "good/outside.png": rejects.OUTSIDE_ROOT,
+        "good/broken link.png": rejects.UNREADABLE,
+        "good/circle": rejects.LINKED_FOLDER,
+        "good/pipe.png": images.EMPTY,
+        "good/locked.png": rejects.UNREADABLE,
+        "good/bad\\xff.png": rejects.BAD_NAME,
+    }
+    assert len(expected) >= 25
+
+    ingested = ingest(folder, tmp_path / "out", deduplicate=False)
+    assert ingested.rejects() == expected
+    found = ingested.by_path()
+    assert found.keys() == files.keys() - expected.keys()
+    for path, example in found.items():
+        picture = images.prepare(files[path])
+        assert value(example, "image") == picture.encoded
+        assert value(example, "content_hash").decode() == picture.content_hash
+        assert value(example, "format").decode() == picture.format
+
+
+def refuse_locked(opened: Callable[..., object]) -> Callable[..., object]:
+    def as_others(path: str, mode: str = "r") -> object:
+        if path.endswith("locked.png"):
+            raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+        return opened(path, mode)
+
+    return as_others
+
+
+def test_a_conflict_names_both_pictures(picture_folder: Write, tmp_path: Path) -> None:
+    same = random_picture(99)
+    folder = picture_folder(many("a", 20) | many("b", 20, 50) | {"a/same.png": same, "b/same.png": same})
+    ingested = ingest(folder, tmp_path / "out")
+    lines = [json.loads(line) for line in (ingested.report / rejects.REJECTS_FILE).read_text().splitlines()]
+    assert {line["path"] for line in lines} == {"a/same.png", "b/same.png"}
+    for line in lines:
+        other = ({"a/same.png", "b/same.png"} - {line["path"]}).pop()
+        assert f"{other} ({other[0]})" in line["message"]
+
+
+def test_rejects_make_one_line_in_the_terminal(
+    picture_folder: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = {f"a/broken{i:02d}.jpg": b"\xff\xd8\xffbroken" for i in range(12)}
+    with caplog.at_level(logging.WARNING, "finetune"):
+        ingested = ingest(picture_folder(many("a", 20) | many("b", 20, 50) | broken), tmp_path / "out")
+    (warning,) = caplog.messages
+    assert warning.startswith(f"12 files rejected (12 damaged), all named in {ingested.report / rejects.REJECTS_FILE}: ")
+    assert warning.count("a/broken") == 10
+    assert "\n" not in warning
+
+
+def test_copies_are_counted_once_and_share_a_split_in_any_case(picture_folder: Write, tmp_path: Path) -> None:
+    pictures = many("a", 30) | many("b", 30, 100)
+    copies = {f"{path[0]}/copy/{path[2:]}": content for path, content in pictures.items()}
+    as_bmp = {"a/x.bmp": transcode(pictures["a/0.png"], "BMP"), "a/x.tiff": transcode(pictures["a/1.png"], "TIFF")}
+    folder = picture_folder(pictures | copies | as_bmp)
+    once = ingest(folder, tmp_path / "once")
+    assert len(once.by_path()) == 60
+    lines = [json.loads(line) for line in (once.report / rejects.DUPLICATES_FILE).read_text().splitlines()]
+    assert {line["path"] for line in lines} == (pictures | copies | as_bmp).keys() - once.by_path().keys()
+    assert all(line["copy_of"] in once.by_path() for line in lines)
+    counts = rejects.read_summary(str(once.report))
+    assert (sum(counts.pictures.values()), counts.duplicates, counts.rejected) == (60, 62, 0)
+
+    all_of_them = ingest(folder, tmp_path / "all", deduplicate=False)
+    assert len(all_of_them.by_path()) == 122
+    for split, examples in all_of_them.examples.items():
+        assert {all_of_them.splits_by_content()[value(example, "content_hash")] for example in examples} == {split}
+
+
+def transcode(png: bytes, kind: str) -> bytes:
+    return corpus.save(PIL.Image.open(io.BytesIO(png)), kind)
+
+
+def test_splits_given_by_folders_hold_and_copies_in_two_go_to_the_one_that_leaks_least(
+    picture_folder: Write, tmp_path: Path
+) -> None:
+    files = {
+        f"{split}/{label}/{i}.png": random_picture(1000 * n + 100 * m + i)
+        for n, split in enumerate(features.SPLITS)
+        for m, label in enumerate("ab")
+        for i in range(5)
+    }
+    leak = {"train/a/leak.png": files["test/a/0.png"], "eval/b/leak.png": files["train/b/0.png"]}
+    ingested = ingest(picture_folder(files | leak), tmp_path / "out")
+    for split, examples in ingested.examples.items():
+        for example in examples:
+            path = value(example, "path").decode()
+            if path not in {"train/a/leak.png", "test/a/0.png", "train/b/0.png", "eval/b/leak.png"}:
+                assert path.startswith(f"{split}/")
+    splits = ingested.splits_by_content()
+    assert splits[images.prepare(files["test/a/0.png"]).content_hash.encode()] == "test"
+    assert splits[images.prepare(files["train/b/0.png"]).content_hash.encode()] == "eval"
+
+
+def test_a_manifest_and_tfrecords_give_what_the_tree_gives(picture_folder: Write, tmp_path: Path) -> None:
+    pictures = many("a", 20) | many("b", 20, 50)
+    folder = picture_folder(pictures)
+    (folder / "all.csv").write_text("path,label\n" + "".join(f"{path},{path[0]}\n" for path in pictures))
+    for compression, name in [("", "1.tfrecord"), ("GZIP", "2.tfrecord.gz")]:
+        with tf.io.TFRecordWriter(str(folder / name), compression) as writer:
+            for path, content in pictures.items():
+                if (path[0] == "a") == (compression == ""):
+                    writer.write(record(content, path[0]))
+    of_tree = ingest(folder, tmp_path / "tree")
+    contents = of_tree.splits_by_content()
+    assert ingest(folder / "all.csv", tmp_path / "manifest").splits_by_content() == contents
+    names = {"image": "image/encoded", "label": "image/class", "split": None}
+    of_records = ingest(folder / "*.tfrecord*", tmp_path / "records", record_features=names)
+    assert of_records.splits_by_content() == contents
+    assert {"1.tfrecord#0", "2.tfrecord.gz#19"} <= of_records.by_path().keys()
+
+
+def record(image: bytes, label: str | int) -> bytes:
+    labelled = features.bytes_feature(label.encode()) if isinstance(label, str) else features.int_feature(label)
+    feature = {"image/encoded": features.bytes_feature(image), "image/class": labelled}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def test_records_that_can_not_be_used_are_named(tmp_path: Path) -> None:
+    with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
+        for i in range(60):
+            writer.write(record(random_picture(i), i % 2))
+        writer.write(b"no example")
+        writer.write(tf.train.Example().SerializeToString())
+        writer.write(record(b"no picture", 1))
+    content = (tmp_path / "x.tfrecord").read_bytes()
+    (tmp_path / "y.tfrecord").write_bytes(content[: len(content) // 2])
+    names = {"image": "image/encoded", "label": "image/class", "split": None}
+    ingested = ingest(tmp_path / "*.tfrecord", tmp_path / "out", record_features=names)
+    assert len(ingested.by_path()) == 60
+    assert {value(example, "label") for example in ingested.by_path().values()} == {b"0", b"1"}
+    assert ingested.rejects() == {
+        "x.tfrecord#60": rejects.BAD_ROW,
+        "x.tfrecord#61": rejects.BAD_ROW,
+        "x.tfrecord#62": images.NOT_AN_IMAGE,
+        "y.tfrecord": rejects.UNREADABLE,
+    }
+
+
+def test_a_window_of_spans_is_read_together(picture_folder: Write, tmp_path: Path) -> None:
+    for span in (1, 2, 3):
+        folder = picture_folder(many("a", 20, 100 * span) | many("b", 20, 100 * span + 50), f"days/{span}")
+    source = f"{folder.parent}/{{SPAN}}"
+    assert {value(example, "span") for example in ingest(source, tmp_path / "1").by_path().values()} == {3}
+    window = ingest(source, tmp_path / "2", num_spans=2).by_path()
+    assert len(window) == 80
+    for path, example in window.items():
+        assert path.startswith(f"{value(example, 'span')}/")
+    assert {value(example, "span") for example in window.values()} == {2, 3}
+
+
+def test_shards_have_the_size_that_is_asked_for_and_no_two_classes_are_apart(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder(
+        {f"{label}/{i}.png": random_picture(1000 * n + i, 24, 24) for n, label in enumerate("ab") for i in range(200)}
+    )
+    ingested = ingest(folder, tmp_path / "out", shard_megabytes=0.1)
+    total = sum(Path(path).stat().st_size for paths in ingested.files.values() for path in paths)
+    shards = len(ingested.files["train"])
+    assert 8 <= shards <= 10
+    for path in ingested.files["train"]:
+        assert Path(path).stat().st_size < 2 * total / shards
+        assert {value(example, "label") for example in read([path])} == {b"a", b"b"}
+
+
+def test_what_is_written_is_the_same_in_every_run(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder(many("a", 40) | many("b", 40, 50))
+    first, second = (ingest(folder, tmp_path / name, shard_megabytes=0.01) for name in ("1", "2"))
+    for split in features.SPLITS:
+        assert first.examples[split] == second.examples[split]
+
+
+def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:
+    settings = preparation.Settings((255, 255, 255), 100, "image", "label", "")
+    for function in (preparation.PrepareImages(settings, "x", 3), shards.WriteShard({"train": "x"}, {"train": 1}, 3, True)):
+        assert pickle.loads(pickle.dumps(function)).__class__ is function.__class__

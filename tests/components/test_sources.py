@@ -1,61 +1,235 @@
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
-from components.image_example_gen import sources
+from components.image_example_gen import rejects, sources, spans
+from components.image_example_gen.rejects import Reject
+from components.image_example_gen.spans import DataError, Location
 
 Write = Callable[..., Path]
 
 
+def listed(source: Path | str) -> list[tuple[str, str, str]]:
+    """(path, label, split) of each file that should be a picture."""
+    found = sources.list_files(Location(str(source)))
+    return [(file.path, file.label, file.split) for file in found if isinstance(file, sources.ImageFile)]
+
+
+def rejected(source: Path | str) -> dict[str, str]:
+    return {found.path: found.code for found in sources.list_files(Location(str(source))) if isinstance(found, Reject)}
+
+
 def test_nested_folders_belong_to_their_class_and_hidden_files_are_passed_over(picture_folder: Write) -> None:
     names = [
-        "cat/2.png",
-        "cat/1.png",
-        "dog/old/3.png",
-        "cat/.hidden.png",
-        "cat/Thumbs.db",
-        ".cache/x.png",
-        "dog/.t/y.png",
-        "readme.txt",
+        *("cat/2.png", "cat/1.png", "dog/old/3.png", "readme.txt"),
+        *("cat/.hidden.png", "cat/Thumbs.db", "cat/desktop.ini", ".cache/x.png", "dog/.t/y.png", "__MACOSX/cat/1.png"),
     ]
     folder = picture_folder(dict.fromkeys(names, b"x"))
-    assert [tuple(file) for file in sources.list_images(str(folder))] == [
-        ("cat/1.png", "cat"),
-        ("cat/2.png", "cat"),
-        ("dog/old/3.png", "dog"),
+    assert listed(folder) == [("cat/1.png", "cat", ""), ("cat/2.png", "cat", ""), ("dog/old/3.png", "dog", "")]
+    assert rejected(folder) == {"readme.txt": rejects.NO_LABEL}
+
+
+def test_a_tree_may_have_its_splits_above_the_classes(picture_folder: Write) -> None:
+    folder = picture_folder(dict.fromkeys(["train/cat/1.png", "eval/dog/deep/2.png", "test/cat/3.png", "test/4.png"], b"x"))
+    assert listed(folder) == [
+        ("eval/dog/deep/2.png", "dog", "eval"),
+        ("test/cat/3.png", "cat", "test"),
+        ("train/cat/1.png", "cat", "train"),
     ]
-    assert sources.check(str(folder)) == 3
+    assert rejected(folder) == {"test/4.png": rejects.NO_LABEL}
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("train", "test"), ("train", "eval", "validation", "test")])
+def test_a_tree_that_looks_like_splits_but_is_not_quite_is_explained(picture_folder: Write, folders: list[str]) -> None:
+    folder = picture_folder({f"{name}/cat/1.png": b"x" for name in folders})
+    with pytest.raises(DataError, match="needs exactly train, eval, test"):
+        listed(folder)
+
+
+def test_a_class_may_be_called_train(picture_folder: Write) -> None:
+    folder = picture_folder({"train/1.png": b"x", "bus/2.png": b"x"})
+    assert [label for _, label, _ in listed(folder)] == ["bus", "train"]
+
+
+def test_csv_and_json_lines_say_the_same(picture_folder: Write) -> None:
+    folder = picture_folder(dict.fromkeys(["a/1.png", "2.png", "ö 3.png"], b"x"))
+    (folder / "list.csv").write_text(
+        '\ufeffpath,label,split,note\na/1.png,cat,train,\n2.png,"dog, small",,x\n./ö 3.png,7,test,\n'
+    )
+    rows = [
+        {"path": "a/1.png", "label": "cat", "split": "train"},
+        {"path": "2.png", "label": "dog, small"},
+        {"path": "ö 3.png", "label": 7, "split": "test"},
+    ]
+    (folder / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    expected = [("a/1.png", "cat", "train"), ("2.png", "dog, small", ""), ("ö 3.png", "7", "test")]
+    for name in ("list.csv", "list.jsonl"):
+        assert listed(folder / name) == expected
+        assert rejected(folder / name) == {}
+
+
+def test_rows_that_can_not_be_used_are_named_and_the_others_taken(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder({"1.png": b"x", "2.png": b"x"})
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "way").symlink_to(tmp_path)
+    paths = ["1.png", "../secret.png", "a/../../secret.png", str(tmp_path / "secret.png"), "link.png", "way/secret.png"]
+    paths += ["missing.png", "gs://other/1.png", "", "."]
+    lines = [json.dumps({"path": path, "label": "cat"}) for path in paths]
+    lines += ["not json", "[1]", '{"path": "2.png"}', '{"path": "2.png", "label": "a", "split": "dev"}']
+    lines += ['{"path": "2.png", "label": "a\\nb"}']
+    (folder / "list.jsonl").write_text("\n".join(lines))
+    assert listed(folder / "list.jsonl") == [("1.png", "cat", "")]
+    found = [entry for entry in sources.list_files(Location(str(folder / "list.jsonl"))) if isinstance(entry, Reject)]
+    assert len(found) == len(lines) - 1
+    codes = [entry.code for entry in found]
+    assert codes.count(rejects.OUTSIDE_ROOT) == 6
+    assert codes.count(rejects.UNREADABLE) == 2
+    assert codes.count(rejects.BAD_ROW) == 4
+    assert codes.count(rejects.NO_LABEL) == codes.count(rejects.BAD_LABEL) == 1
+    assert {"list.jsonl:9", "list.jsonl:11", "list.jsonl:12"} <= {entry.path for entry in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("list.csv", b"file,class\n1.png,cat\n", "no column label and no column path"),
+        ("list.csv", b"", "no column label and no column path"),
+        ("list.csv", b"path,label\n\xff\xfe.png,cat\n", "not UTF-8"),
+        ("list.jsonl", b"\xff\xfe", "not UTF-8"),
+        ("list.txt", b"1.png cat\n", "is a file; expected"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as error:
+        listed(tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+
+
+def test_links_are_taken_below_the_root_and_refused_outside_it(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x"})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "3.png").write_bytes(b"x")
+    (folder / "cat" / "inside.png").symlink_to(folder / "dog" / "2.png")
+    (folder / "cat" / "outside.png").symlink_to(tmp_path / "out" / "3.png")
+    (folder / "cat" / "folder").symlink_to(tmp_path / "out")
+    (folder / "cat" / "circle").symlink_to(folder)
+    (folder / "cat" / "broken.png").symlink_to(folder / "nothing.png")
+    (folder / "cat" / "itself.png").symlink_to("itself.png")
+    assert [path for path, _, _ in listed(folder)] == ["cat/1.png", "cat/inside.png", "dog/2.png"]
+    assert rejected(folder) == {
+        "cat/outside.png": rejects.OUTSIDE_ROOT,
+        "cat/folder": rejects.OUTSIDE_ROOT,
+        "cat/circle": rejects.LINKED_FOLDER,
+        "cat/broken.png": rejects.UNREADABLE,
+        "cat/itself.png": rejects.UNREADABLE,
+    }
+
+
+def test_names_are_any_unicode_and_other_names_are_rejected_by_name(picture_folder: Write) -> None:
+    names = ["ö.png", "日本 😀.png", "new\nline.png", "[x]*?.png", "-rf.png", "a%20b.png", "e\u0301.png"]
+    folder = picture_folder({f"cat/{name}": b"x" for name in names})
+    Path(os.fsdecode(os.fsencode(folder) + b"/cat/bad\xff.png")).write_bytes(b"x")
+    assert {path for path, _, _ in listed(folder)} == {f"cat/{name}" for name in names}
+    assert rejected(folder) == {"cat/bad\\xff.png": rejects.BAD_NAME}
+
+
+def test_a_label_is_one_class_however_its_accents_are_written(picture_folder: Write) -> None:
+    folder = picture_folder({"caf\u00e9/1.png": b"x", "cafe\u0301/2.png": b"x"})
+    assert {label for _, label, _ in listed(folder)} == {"caf\u00e9"}
+
+
+def test_a_tree_on_another_filesystem_is_listed_alike(picture_folder: Write) -> None:
+    names = ["cat/1.png", "cat/deep/2.png", "dog/3.png", "dog/.hidden"]
+    for name in names:
+        tf.io.gfile.makedirs(os.path.dirname(f"ram://tree/{name}"))
+        with tf.io.gfile.GFile(f"ram://tree/{name}", "wb") as opened:
+            opened.write(b"x")
+    assert listed("ram://tree") == listed(picture_folder(dict.fromkeys(names, b"x")))
 
 
 def test_what_can_not_be_learnt_from_is_refused_by_name(picture_folder: Write, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     cases = {
-        str(tmp_path / "missing"): "no such folder",
+        str(tmp_path / "missing"): "no such file or folder",
         str(tmp_path / "empty"): "no pictures found",
+        str(picture_folder({"1.png": b"x"}, "flat")): r"no pictures found \(1.png: lies in no class's folder\)",
         str(picture_folder({"cat/1.png": b"x"}, "single")): "only one class, cat",
         str(picture_folder({"cat/1.png": b"x"}, "file") / "cat" / "1.png"): "is a file",
+        str(tmp_path / "*.tfrecord"): "no such file",
     }
     for source, said in cases.items():
-        with pytest.raises(sources.DataError) as error:
-            sources.check(source)
+        with pytest.raises(DataError, match=said) as error:
+            sources.check([Location(source)])
         assert str(error.value).startswith(f"{source}: ")
-        assert said in str(error.value)
         assert "\n" not in str(error.value)
 
 
 def test_the_fingerprint_sees_every_change(picture_folder: Write) -> None:
     folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"y"})
-    seen = [sources.fingerprint(str(folder))]
-    assert sources.fingerprint(str(folder)) == seen[0]
 
+    def fingerprint() -> str:
+        return sources.survey([Location(str(folder))]).fingerprint
+
+    seen = [fingerprint()]
+    assert fingerprint() == seen[0]
     (folder / "cat" / "1.png").rename(folder / "dog" / "1.png")  # relabelled: size and time stay
-    seen.append(sources.fingerprint(str(folder)))
+    seen.append(fingerprint())
     (folder / "dog" / "2.png").write_bytes(b"longer")
-    seen.append(sources.fingerprint(str(folder)))
+    seen.append(fingerprint())
     os.utime(folder / "dog" / "2.png", (1, 1))
-    seen.append(sources.fingerprint(str(folder)))
+    seen.append(fingerprint())
     (folder / "dog" / "1.png").unlink()
-    seen.append(sources.fingerprint(str(folder)))
+    seen.append(fingerprint())
     assert len(set(seen)) == len(seen)
+
+
+def test_a_manifest_that_changes_a_label_changes_the_fingerprint(picture_folder: Write) -> None:
+    folder = picture_folder({"1.png": b"x"})
+    seen = set()
+    for label in ("cat", "dog"):
+        (folder / "list.csv").write_text(f"path,label\n1.png,{label}\n")
+        seen.add(sources.survey([Location(str(folder / "list.csv"))]).fingerprint)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "expected"),
+    [
+        ("{SPAN}", ["1", "2", "10"], [(2, "2"), (10, "10")]),
+        (
+            "day-{SPAN:3}/list.csv",
+            ["day-007/list.csv", "day-008/list.csv"],
+            [(7, "day-007/list.csv"), (8, "day-008/list.csv")],
+        ),
+        ("{YYYY}-{MM}-{DD}", ["2026-11-23", "2026-11-24"], [(20780, "2026-11-23"), (20781, "2026-11-24")]),
+        ("{SPAN}/v{VERSION}", ["3/v1", "3/v2", "4/v1"], [(3, "3/v2"), (4, "4/v1")]),
+        ("{SPAN}/*.tfrecord", ["5/a.tfrecord", "5/b.tfrecord"], [(5, "5/*.tfrecord")]),
+    ],
+)
+def test_the_latest_spans_are_read(tmp_path: Path, pattern: str, names: list[str], expected: list[tuple[int, str]]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    base, divided = spans.divide(f"{tmp_path}/{pattern}")
+    assert (base, divided) == (str(tmp_path), pattern)
+    found = spans.resolve(base, divided, num_spans=2)
+    assert [(location.span, location.name) for location in found] == expected
+    assert [location.uri for location in found] == [f"{tmp_path}/{name}" for _, name in expected]
+    (latest,) = spans.resolve(base, divided)
+    assert latest == found[-1]
+
+
+def test_what_is_no_span_is_passed_over_and_no_span_at_all_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "upload.tmp").mkdir()
+    with pytest.raises(DataError, match="no span found"):
+        spans.resolve(str(tmp_path), "{SPAN}")
+    (tmp_path / "3").mkdir()
+    assert [location.span for location in spans.resolve(str(tmp_path), "{SPAN}", 5)] == [3]
+    for pattern in ("{SPAM}", "{VERSION}", "{SPAN}/{YYYY}"):
+        with pytest.raises(DataError, match=r"expected \{SPAN\}"):
+            spans.resolve(str(tmp_path), pattern)

@@ -1,37 +1,101 @@
-import hashlib
+import io
 
 import numpy as np
+import PIL.Image
 import pytest
+import tensorflow as tf
 
 from modules import images
+from tests import corpus
 from tests.conftest import encode, random_picture
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_good_picture_is_described(kind: str) -> None:
-    picture = random_picture(1, 12, 10, kind)
-    info = images.inspect(picture)
-    assert (info.format, info.height, info.width, info.channels) == (kind, 12, 10, 3)
-    assert info.bytes == len(picture)
-    assert info.content_hash == hashlib.sha256(picture).hexdigest()
+def decoded(encoded: bytes) -> np.ndarray:
+    """What the served graph sees."""
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_grey_picture_has_one_channel(kind: str) -> None:
-    assert images.inspect(encode(np.zeros((8, 8), np.uint8), kind)).channels == 1
+@pytest.mark.parametrize("kind", corpus.VALID)
+def test_a_valid_file_is_seen_right_and_rewritten_only_if_it_has_to_be(kind: str) -> None:
+    make, name, fate, tolerance = corpus.VALID[kind]
+    found = make(0)
+    picture = images.prepare(found)
+    assert (picture.format, picture.bytes) == (name, len(found))
+    assert (picture.height, picture.width) == (corpus.HEIGHT, corpus.WIDTH)
+    assert (picture.encoded == found) == (fate == corpus.UNTOUCHED)
+    seen = decoded(picture.encoded)
+    assert seen.shape == (picture.height, picture.width, 3)
+    if tolerance is not None:
+        difference = np.abs(seen.astype(int) - corpus.scene())
+        assert difference.max() <= tolerance
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "empty"),
-        (b"no picture at all", "not a picture"),
-        (random_picture(1, kind="JPEG")[:-40], "truncated or damaged"),
-        (random_picture(1)[:-40], "truncated or damaged"),
-        (random_picture(1, kind="GIF"), "format GIF is not supported; expected JPEG or PNG"),
-    ],
-    ids=["empty", "text", "truncated JPEG", "truncated PNG", "GIF"],
-)
-def test_a_bad_file_is_refused_with_the_reason(content: bytes, said: str) -> None:
-    with pytest.raises(images.BadImageError, match=said):
-        images.inspect(content)
+@pytest.mark.parametrize("kind", corpus.VALID)
+def test_a_picture_that_was_prepared_once_passes_untouched(kind: str) -> None:
+    once = images.prepare(corpus.VALID[kind][0](0))
+    again = images.prepare(once.encoded)
+    assert again.encoded == once.encoded
+    assert again.content_hash == once.content_hash
+
+
+@pytest.mark.parametrize("kind", corpus.BAD)
+def test_a_bad_file_is_refused_with_its_reason(kind: str) -> None:
+    content, code = corpus.BAD[kind]
+    with pytest.raises(images.BadImageError) as error:
+        images.prepare(content)
+    assert error.value.code == code
+    assert str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(corpus.VALID) >= 12
+    assert len(corpus.BAD) >= 25
+
+
+def test_transparent_pixels_show_the_background() -> None:
+    alpha = corpus.VALID["PNG with alpha"][0](0)
+    for background in [(255, 255, 255), (0, 128, 255)]:
+        seen = decoded(images.prepare(alpha, background).encoded)
+        assert (seen[: corpus.HEIGHT // 2] == background).all()
+        np.testing.assert_array_equal(seen[corpus.HEIGHT // 2 :], corpus.scene()[corpus.HEIGHT // 2 :])
+
+
+def test_half_transparent_16_bit_pixels_are_mixed_with_the_background() -> None:
+    pixels = np.full((corpus.HEIGHT, corpus.WIDTH, 4), [65535, 0, 0, 32768], np.uint16)
+    found = corpus.png(16, 6, pixels.astype(">u2").reshape(corpus.HEIGHT, -1))
+    np.testing.assert_array_equal(np.unique(decoded(images.prepare(found).encoded)), [127, 255])
+
+
+def test_16_bit_pixels_are_rounded_not_cut_and_not_clipped() -> None:
+    values = np.linspace(0, 65535, corpus.WIDTH).astype(np.uint16)
+    grey = PIL.Image.fromarray(np.tile(values, (corpus.HEIGHT, 1)))
+    for kind in ("PNG", "TIFF"):
+        seen = decoded(images.prepare(corpus.save(grey, kind)).encoded)
+        np.testing.assert_array_equal(seen[0, :, 0], np.round(values / 257))
+
+
+def test_equal_pixels_have_equal_hashes_however_encoded() -> None:
+    kinds = ["PNG", "BMP", "TIFF", "WebP", "PNG with opaque alpha", "TIFF lying on its side", "animated PNG"]
+    hashes = {images.prepare(corpus.VALID[kind][0](0)).content_hash for kind in kinds}
+    assert len(hashes) == 1
+    assert images.prepare(corpus.VALID["PNG"][0](1)).content_hash not in hashes
+
+
+def test_the_same_bytes_in_another_shape_are_another_picture() -> None:
+    wide, high = np.zeros((4, 8, 3), np.uint8), np.zeros((8, 4, 3), np.uint8)
+    assert images.prepare(encode(wide)).content_hash != images.prepare(encode(high)).content_hash
+
+
+def test_the_limit_of_pixels_holds_before_decoding() -> None:
+    found = random_picture(1, 20, 30)
+    assert images.prepare(found, max_pixels=600).height == 20
+    with pytest.raises(images.BadImageError, match=r"30 x 20 is more than 0\.000599 megapixels"):
+        images.prepare(found, max_pixels=599)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("P", 3), ("RGBA", 4)])
+def test_channels_are_those_of_the_file_as_found(mode: str, channels: int) -> None:
+    buffer = io.BytesIO()
+    corpus.picture(mode=mode).save(buffer, "PNG")
+    assert images.prepare(buffer.getvalue()).channels == channels

@@ -1,0 +1,1 @@
+"""What is timed: a ratio in one run, against what a user would do instead."""

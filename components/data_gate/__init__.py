@@ -1,0 +1,1 @@
+"""The gate for data: nothing is trained on what it refuses."""

@@ -1,0 +1,183 @@
+"""What speaks against data: found in their statistics, their anomalies, their rejects, and the data accepted last."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+from components.image_example_gen import rejects
+from modules import features
+
+REFUSED, ALLOWED, WARNING = "refused", "allowed", "warning"
+
+_SIZES = (features.HEIGHT, features.WIDTH)
+
+
+class Finding(NamedTuple):
+    """One thing that speaks against data: refused, allowed by the configuration, or only a warning; and what, in a line."""
+
+    severity: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is asked of data; the configuration's `data` section says what each means."""
+
+    max_rejected_fraction: float
+    min_images_per_class: int
+    new_labels: str
+    missing_labels: str
+    max_label_drift: float | None
+    max_size_drift: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What is known of data.
+
+    Attributes:
+      summary: what ingestion made of the source.
+      statistics: of the train split.
+      schema_labels: labels that the schema knows.
+      anomalies: against the schema, by split.
+    """
+
+    summary: rejects.Summary
+    statistics: statistics_pb2.DatasetFeatureStatisticsList
+    schema_labels: frozenset[str]
+    anomalies: Mapping[str, anomalies_pb2.Anomalies]
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What is kept of accepted data: its labels, and the statistics of its train split."""
+
+    labels: frozenset[str]
+    statistics: statistics_pb2.DatasetFeatureStatisticsList
+
+
+def judge(limits: Limits, evidence: Evidence, baseline: Baseline | None) -> list[Finding]:
+    """Find what speaks against data.
+
+    Args:
+      limits: what is asked of them.
+      evidence: what is known of them.
+      baseline: the data accepted last; None if none were.
+
+    Returns:
+      The findings; data pass if none is refused.
+    """
+    known = evidence.schema_labels
+    findings = [*_rejected(limits, evidence.summary), *_anomalies(limits, evidence.anomalies)]
+    findings += _missing_labels(limits, evidence.summary, known, "the schema")
+    if baseline is not None:
+        findings += _new_labels(limits, evidence.summary, baseline.labels)
+        findings += _missing_labels(limits, evidence.summary, baseline.labels - (known - _labels(evidence.summary)), _LAST)
+        findings += _drift(limits, evidence.statistics, baseline.statistics)
+    return [*findings, *_too_few(limits, evidence.summary)]
+
+
+_LAST = "the data accepted last"
+
+
+def _rejected(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
+    if summary.fraction > limits.max_rejected_fraction:
+        share = (
+            f"{summary.fraction:.2%} of the files, more than data.max_rejected_fraction = {limits.max_rejected_fraction:g}"
+        )
+        yield Finding(REFUSED, f"{share}: {summary.describe()}")
+
+
+def _anomalies(limits: Limits, by_split: Mapping[str, anomalies_pb2.Anomalies]) -> Iterator[Finding]:
+    for split, anomalies in by_split.items():
+        for name, info in sorted(anomalies.anomaly_info.items()):
+            kinds = {reason.type for reason in info.reason}
+            new_label = name == features.LABEL and kinds == {anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES}
+            severity = ALLOWED if new_label and limits.new_labels == "allow" else REFUSED
+            what = "label never seen: " if new_label else ""
+            hint = "; data.new_labels = allow takes it" if new_label and severity == REFUSED else ""
+            yield Finding(severity, f"{what}{name} in {split} against the schema: {info.description}{hint}")
+        if anomalies.HasField("dataset_anomaly_info"):
+            yield Finding(REFUSED, f"{split} against the schema: {anomalies.dataset_anomaly_info.description}")
+
+
+def _new_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str]) -> Iterator[Finding]:
+    for label in sorted(_labels(summary) - known):
+        count = sum(pictures for (_, name), pictures in summary.pictures.items() if name == label)
+        yield _allowable(
+            limits.new_labels, "data.new_labels", f"label never seen: {label} ({count} pictures) is not in {_LAST}"
+        )
+
+
+def _missing_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str], where: str) -> Iterator[Finding]:
+    for label in sorted(known - _labels(summary)):
+        message = f"label disappeared: {label} is in {where} and has no picture now"
+        yield _allowable(limits.missing_labels, "data.missing_labels", message)
+
+
+def _drift(
+    limits: Limits,
+    current: statistics_pb2.DatasetFeatureStatisticsList,
+    previous: statistics_pb2.DatasetFeatureStatisticsList,
+) -> Iterator[Finding]:
+    bounds = {features.LABEL: (limits.max_label_drift, "data.max_label_drift")}
+    bounds |= dict.fromkeys(_SIZES, (limits.max_size_drift, "data.max_size_drift"))
+    for name, distance in distances(current, previous, bounds).items():
+        bound, key = bounds[name]
+        if bound is not None and distance > bound:
+            yield Finding(
+                REFUSED,
+                f"{name} drifted: its distribution in train is {distance:.3f} from that of {_LAST}"
+                f" (Jensen-Shannon divergence), more than {key} = {bound:g}",
+            )
+
+
+def distances(
+    current: statistics_pb2.DatasetFeatureStatisticsList,
+    previous: statistics_pb2.DatasetFeatureStatisticsList,
+    names: Iterable[str],
+) -> dict[str, float]:
+    """Return how far features drifted: the Jensen-Shannon divergence that TFDV computes, 0 (equal) to 1.
+
+    Args:
+      current: statistics of one split.
+      previous: of the same split of other data.
+      names: of the features; label, height or width.
+
+    Source: Lin, "Divergence measures based on the Shannon entropy", 1991.
+    """
+    schema = schema_pb2.Schema()
+    for name in names:
+        feature = schema.feature.add(name=name, type=schema_pb2.BYTES if name == features.LABEL else schema_pb2.INT)
+        feature.drift_comparator.jensen_shannon_divergence.threshold = 0.0
+    validated = tfdv.validate_statistics(current, schema, previous_statistics=previous)
+    return {
+        info.path.step[0]: measurement.value for info in validated.drift_skew_info for measurement in info.drift_measurements
+    }
+
+
+def _too_few(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
+    for label in sorted(_labels(summary)):
+        counts = {split: summary.pictures.get((split, label), 0) for split in features.SPLITS}
+        if counts[features.TRAIN] < limits.min_images_per_class:
+            yield Finding(
+                REFUSED,
+                f"too few pictures: {label} has {counts[features.TRAIN]} in train,"
+                f" fewer than data.min_images_per_class = {limits.min_images_per_class}",
+            )
+        for split in (features.EVAL, features.TEST):
+            if not counts[split]:
+                yield Finding(WARNING, f"{label} has no picture in {split}")
+
+
+def _labels(summary: rejects.Summary) -> frozenset[str]:
+    return frozenset(label for _, label in summary.pictures)
+
+
+def _allowable(policy: str, key: str, message: str) -> Finding:
+    return Finding(ALLOWED, message) if policy == "allow" else Finding(REFUSED, f"{message}; {key} = allow takes it")

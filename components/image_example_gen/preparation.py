@@ -1,0 +1,215 @@
+"""Reads and prepares pictures, many at once, and puts their examples aside on disk: what moves on through Beam is small."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import tensorflow as tf
+from tfx.dsl.io import fileio
+
+from components.image_example_gen import listing, parallel, rejects, sources
+from components.image_example_gen.rejects import Reject
+from modules import features, images
+
+REJECTS = "rejects"
+
+_BYTES_A_PIXEL = 8  # the most that a format that is taken spends: four channels of 16 bit
+_HEADER_BYTES = 2**20
+_log = logging.getLogger("finetune.components.image_example_gen")
+
+
+class Prepared(NamedTuple):
+    """A picture whose example lies on disk, `length` bytes from `offset` in the file `aside`."""
+
+    content_hash: str
+    path: str
+    label: str
+    split: str
+    aside: str = ""
+    offset: int = 0
+    length: int = 0
+
+
+class Settings(NamedTuple):
+    """How files are read: the configuration's values that matter here, plain, so that they travel to any worker.
+
+    Attributes:
+      background: RGB, 0 to 255 each, behind transparent pixels.
+      max_pixels: of a picture.
+      image_feature: where tf.Examples that are read hold the encoded picture.
+      label_feature: where they hold its label, bytes or int64.
+      split_feature: where they hold its split; empty if nowhere.
+    """
+
+    background: tuple[int, int, int]
+    max_pixels: int
+    image_feature: str
+    label_feature: str
+    split_feature: str
+
+
+class PrepareImages(beam.DoFn):
+    """Turns lists of ImageFiles, and RecordFiles, into (shard, list of `Prepared`); the output `rejects` takes the rest.
+
+    Args:
+      settings: how to read.
+      folder: where examples are put aside until they are sorted into shards; all workers share it.
+      shards: how many there are.
+    """
+
+    def __init__(self, settings: Settings, folder: str, shards: int):
+        super().__init__()
+        self._settings = settings
+        self._folder = folder
+        self._shards = shards
+
+    def setup(self) -> None:
+        """Start the threads: decoding and hashing leave Python's lock alone, reading waits for others."""
+        threads = 2 * (os.cpu_count() or 1)
+        self._pool = futures.ThreadPoolExecutor(threads)
+        self._ahead = 2 * threads
+        self._done = 0
+
+    def teardown(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def start_bundle(self) -> None:
+        """Name a file for the bundle's examples; it is made when there is one."""
+        self._aside = os.path.join(self._folder, uuid.uuid4().hex)
+        self._file: Any = None
+        self._offset = 0
+
+    def finish_bundle(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def process(self, unit: list[sources.ImageFile] | sources.RecordFile) -> Iterator[Any]:
+        """Yield what became of each picture."""
+        if isinstance(unit, sources.RecordFile):
+            results: Iterable = self._prepare_records(unit)
+        else:
+            results = parallel.in_order(self._pool, self._prepare_file, unit, self._ahead)
+        by_shard: dict[int, list[Prepared]] = {}
+        for result in results:
+            if isinstance(result, Reject):
+                yield beam.pvalue.TaggedOutput(REJECTS, result)
+            else:
+                prepared = self._put_aside(*result)
+                by_shard.setdefault(shard_of(prepared.content_hash, self._shards), []).append(prepared)
+        yield from by_shard.items()
+        self._tell(sum(map(len, by_shard.values())))
+
+    def _put_aside(self, prepared: Prepared, record: bytes) -> Prepared:
+        if self._file is None:
+            self._file = fileio.open(self._aside, "wb")
+        self._file.write(record)
+        start, self._offset = self._offset, self._offset + len(record)
+        return prepared._replace(aside=self._aside, offset=start, length=len(record))
+
+    def _tell(self, count: int) -> None:
+        self._done += count
+        _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
+
+    def _prepare_file(self, file: sources.ImageFile) -> tuple[Prepared, bytes] | Reject:
+        limit = self._settings.max_pixels * _BYTES_A_PIXEL + _HEADER_BYTES
+        if file.size > limit:
+            message = f"{file.size} bytes are more than any picture of image.max_megapixels needs"
+            return Reject(file.path, rejects.TOO_MANY_BYTES, message)
+        if file.size == 0:  # never opened: it may be a pipe, which would be waited for
+            return Reject(file.path, images.EMPTY, "the file is empty")
+        try:
+            with fileio.open(file.uri, "rb") as opened:
+                encoded = opened.read()
+        except listing.UNREADABLE_ERRORS as error:
+            return Reject(file.path, rejects.UNREADABLE, f"can't be read: {listing.reason_of(error)}")
+        return self._prepare(file, encoded)
+
+    def _prepare_records(self, file: sources.RecordFile) -> Iterator[tuple[Prepared, bytes] | Reject]:
+        count = 0
+        failure: Reject | None = None
+
+        def records() -> Iterator[tuple[str, int, bytes]]:
+            nonlocal count, failure
+            compression = "GZIP" if file.uri.endswith((".gz", ".gzip")) else ""
+            try:
+                for record in tf.data.TFRecordDataset(file.uri, compression).as_numpy_iterator():
+                    yield f"{file.path}#{count}", file.span, record
+                    count += 1
+            except tf.errors.OpError as error:
+                message = f"can't be read from record {count} on: {listing.reason_of(error)}"
+                failure = Reject(file.path, rejects.UNREADABLE, message)
+
+        yield from parallel.in_order(self._pool, self._prepare_record, records(), self._ahead)
+        if failure:
+            yield failure
+
+    def _prepare_record(self, named: tuple[str, int, bytes]) -> tuple[Prepared, bytes] | Reject:
+        path, span, record = named
+        try:
+            example = tf.train.Example.FromString(record)
+            encoded = _value(example, self._settings.image_feature)
+            label = _value(example, self._settings.label_feature).decode()
+            split = _value(example, self._settings.split_feature).decode() if self._settings.split_feature else ""
+            if split not in {"", *features.SPLITS}:
+                raise ValueError(f"split {split!r}; expected {', '.join(features.SPLITS)}")
+        except Exception as error:
+            return Reject(path, rejects.BAD_ROW, f"not a tf.Example as data.features describes it: {error}")
+        try:
+            label = sources.clean_label(label)
+        except ValueError as error:
+            return Reject(path, rejects.BAD_LABEL, str(error))
+        return self._prepare(sources.ImageFile(path, "", label, split, span, len(encoded), 0), encoded)
+
+    def _prepare(self, file: sources.ImageFile, encoded: bytes) -> tuple[Prepared, bytes] | Reject:
+        try:
+            picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
+        except images.BadImageError as error:
+            return Reject(file.path, error.code, str(error))
+        prepared = Prepared(picture.content_hash, file.path, file.label, file.split)
+        return prepared, to_example(file, picture).SerializeToString()
+
+
+def shard_of(content_hash: str, shards: int) -> int:
+    """Return the shard of a picture, by the first digits of its hash.
+
+    Args:
+      content_hash: in hexadecimal.
+      shards: how many there are.
+    """
+    return int(content_hash[:12], 16) * shards >> 48
+
+
+def to_example(file: sources.ImageFile, picture: images.Picture) -> tf.train.Example:
+    """Return the raw features of one picture."""
+    feature = {
+        features.IMAGE: features.bytes_feature(picture.encoded),
+        features.LABEL: features.bytes_feature(file.label.encode()),
+        features.PATH: features.bytes_feature(file.path.encode()),
+        features.SPAN: features.int_feature(file.span),
+        features.HEIGHT: features.int_feature(picture.height),
+        features.WIDTH: features.int_feature(picture.width),
+        features.CHANNELS: features.int_feature(picture.channels),
+        features.FORMAT: features.bytes_feature(picture.format.encode()),
+        features.SIZE: features.int_feature(picture.bytes),
+        features.CONTENT_HASH: features.bytes_feature(picture.content_hash.encode()),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature))
+
+
+def _value(example: tf.train.Example, name: str) -> bytes:
+    """The one value of a feature, a number as its digits."""
+    feature = example.features.feature.get(name)
+    if feature is None:
+        raise ValueError(f"no feature {name}; found {', '.join(sorted(example.features.feature)) or 'none'}")
+    values = [*feature.bytes_list.value, *(str(number).encode() for number in feature.int64_list.value)]
+    if len(values) != 1:
+        raise ValueError(f"feature {name} has {len(values)} values; expected one, bytes or int64")
+    return values[0]
