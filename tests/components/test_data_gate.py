@@ -1,0 +1,100 @@
+import dataclasses
+
+import pandas as pd
+import pytest
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+from components.data_gate import findings
+from components.data_gate.findings import ALLOWED, REFUSED, WARNING
+from components.image_example_gen import rejects
+from modules import features
+
+LIMITS = findings.Limits(0.01, 5, "refuse", "refuse", 0.1, 0.3)
+Counts = dict[str, int]
+
+
+def statistics(counts: Counts, size: int) -> statistics_pb2.DatasetFeatureStatisticsList:
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    sizes = [size + i % 10 for i in range(len(labels))]
+    return tfdv.generate_statistics_from_dataframe(pd.DataFrame({"label": labels, "height": sizes, "width": sizes}))
+
+
+def evidence(
+    counts: Counts, size: int = 100, rejected: int = 0, known: set[str] | None = None, without: tuple[str, str] | None = None
+) -> findings.Evidence:
+    pictures = {(split, label): count for label, count in counts.items() for split in features.SPLITS}
+    pictures.pop(without, None)
+    first = tuple(rejects.Reject(f"{i}.jpg", "damaged", "is damaged") for i in range(min(rejected, 10)))
+    summary = rejects.Summary(pictures, rejected, 0, first, {"damaged": rejected}, "report/rejects.jsonl")
+    return findings.Evidence(summary, statistics(counts, size), frozenset(known or counts), {})
+
+
+def baseline(counts: Counts, size: int = 100) -> findings.Baseline:
+    return findings.Baseline(frozenset(counts), statistics(counts, size))
+
+
+def found(given: findings.Evidence, before: findings.Baseline | None = None, **limits: object) -> list[tuple[str, str]]:
+    return [tuple(finding) for finding in findings.judge(dataclasses.replace(LIMITS, **limits), given, before)]
+
+
+def test_good_data_pass_alone_and_beside_their_like() -> None:
+    counts = {"cat": 50, "dog": 60}
+    assert found(evidence(counts)) == []
+    assert found(evidence(counts), baseline({"cat": 52, "dog": 55})) == []
+
+
+def test_a_label_never_seen_and_one_that_disappeared_are_refused_unless_allowed() -> None:
+    given, before = evidence({"cat": 50, "newt": 3 * 5}), baseline({"cat": 50, "dog": 15})
+    messages = [message for severity, message in found(given, before, max_label_drift=None) if severity == REFUSED]
+    assert len(messages) == 2
+    assert messages[0].startswith("label never seen: newt (45 pictures)")
+    assert "data.new_labels = allow" in messages[0]
+    assert messages[1].startswith("label disappeared: dog")
+    allowed = found(given, before, max_label_drift=None, new_labels="allow", missing_labels="allow")
+    assert [severity for severity, _ in allowed] == [ALLOWED, ALLOWED]
+
+
+def test_a_label_that_the_schema_knows_may_not_disappear() -> None:
+    ((severity, message),) = found(evidence({"cat": 50, "dog": 50}, known={"cat", "dog", "owl"}))
+    assert severity == REFUSED
+    assert message.startswith("label disappeared: owl is in the schema")
+
+
+def test_too_few_pictures_of_a_class_are_refused_in_train_and_none_elsewhere_is_a_warning() -> None:
+    ((severity, message),) = found(evidence({"cat": 50, "dog": 4}))
+    assert severity == REFUSED
+    assert "dog has 4 in train, fewer than data.min_images_per_class = 5" in message
+    assert found(evidence({"cat": 50, "dog": 5})) == []
+    assert found(evidence({"cat": 50, "dog": 50}, without=("test", "cat"))) == [(WARNING, "cat has no picture in test")]
+
+
+def test_too_many_rejects_are_refused_and_the_first_ten_named() -> None:
+    ((severity, message),) = found(evidence({"cat": 50, "dog": 50}, rejected=12))
+    assert severity == REFUSED
+    assert "data.max_rejected_fraction = 0.01" in message
+    assert "report/rejects.jsonl" in message
+    assert message.count(".jpg: is damaged") == 10
+    assert found(evidence({"cat": 50, "dog": 50}, rejected=12), max_rejected_fraction=0.1) == []
+
+
+@pytest.mark.parametrize(("key", "named"), [("max_label_drift", {"label"}), ("max_size_drift", {"height", "width"})])
+def test_drift_beyond_the_distance_is_refused(key: str, named: set[str]) -> None:
+    counts, size = ({"cat": 10, "dog": 90}, 100) if key == "max_label_drift" else ({"cat": 50, "dog": 50}, 900)
+    given, before = evidence(counts, size), baseline({"cat": 80, "dog": 20} if size == 100 else counts)
+    refused = found(given, before)
+    assert {message.split(" ")[0] for _, message in refused} == named
+    assert all(f"data.{key}" in message for _, message in refused)
+    assert found(given, before, **{key: None}) == []
+
+
+def test_anomalies_are_told_a_line_each_and_a_new_label_can_be_allowed() -> None:
+    schema = schema_pb2.Schema()
+    schema.feature.add(name="label", type=schema_pb2.BYTES).string_domain.value.append("cat")
+    seen: anomalies_pb2.Anomalies = tfdv.validate_statistics(statistics({"cat": 5, "newt": 5}, 9), schema)
+    given = dataclasses.replace(evidence({"cat": 5, "newt": 5}), anomalies={"train": seen})
+    severities = {message.split(":")[0]: severity for severity, message in found(given)}
+    assert severities["label never seen"] == REFUSED
+    assert len(severities) > 1  # height and width are not in this schema
+    allowed = [severity for severity, message in found(given, new_labels="allow") if message.startswith("label never seen")]
+    assert allowed == [ALLOWED]

@@ -1,0 +1,56 @@
+"""The command `finetune data check`, and ingestion that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+
+from tests.conftest import random_picture
+
+Write = Callable[..., Path]
+
+
+def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli", "data", "check", "--data", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_check_prints_what_speaks_against_data_and_their_fate(picture_folder: Write) -> None:
+    files = {f"{label}/{i}.png": random_picture(1000 * n + i) for n, label in enumerate("ab") for i in range(60)}
+    folder = picture_folder(files)
+    good = check(folder)
+    assert good.returncode == 0, good.stderr
+    assert "pictures       120 of 2 labels" in good.stdout
+    assert good.stdout.endswith("data           accepted\n")
+    for i in range(5):
+        (folder / "a" / f"broken{i}.jpg").write_bytes(b"no picture")
+    bad = check(folder)
+    assert bad.returncode == 1, bad.stderr
+    assert "5 files rejected" in bad.stdout
+    assert "data.max_rejected_fraction = 0.01" in bad.stdout
+    assert bad.stdout.endswith("data           refused\n")
+
+
+def test_ingestion_that_was_killed_is_done_again_with_none_twice(picture_folder: Write, tmp_path: Path) -> None:
+    files = {f"{label}/{i}.png": random_picture(3000 * n + i, 200, 200) for n, label in enumerate("ab") for i in range(1500)}
+    folder, output = picture_folder(files), tmp_path / "run"
+    command = [sys.executable, "-m", "cli", "data", "check", "--data", str(folder), "--output-dir", str(output)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while not any(path.stat().st_size for path in output.glob("pipeline_root/ImageExampleGen/**/aside/*")):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert list(output.glob("pipeline_root/ImageExampleGen/**/aside/*"))
+    again = check(folder, "--output-dir", str(output))
+    assert again.returncode == 0, again.stderr
+    assert not list(output.glob("pipeline_root/ImageExampleGen/**/aside/*"))
+    latest = max(output.glob("pipeline_root/ImageExampleGen/examples/*"), key=lambda path: int(path.name))
+    records = tf.data.TFRecordDataset([str(path) for path in latest.glob("*/*")], "GZIP").as_numpy_iterator()
+    paths = [tf.train.Example.FromString(record).features.feature["path"].bytes_list.value[0].decode() for record in records]
+    assert sorted(paths) == sorted(files)
