@@ -3,13 +3,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import tensorflow as tf
 import yaml
 from click.testing import CliRunner, Result
 
 import cli
+from components.image_example_gen import preparation, sources
 from configs import schema
+from tests import corpus
+from tests.conftest import random_picture
 
 
 def finetune(*arguments: str) -> Result:
@@ -76,3 +81,42 @@ def test_predict_without_a_model_is_wrong_usage(tmp_path: Path) -> None:
     result = finetune("predict", "--model", str(tmp_path), "x.png")
     assert result.exit_code == 2
     assert "no SavedModel here" in result.stderr
+
+
+class Probe:
+    """Stands where a model would, and keeps the pictures that it is given."""
+
+    preparation: ClassVar[dict] = {"background": [0, 128, 255], "max_pixels": 1000}
+
+    def __init__(self) -> None:
+        self.given: list[bytes] = []
+
+    def predict(self, encoded: list[bytes]) -> list[dict[str, float]]:
+        self.given += encoded
+        return [{"cat": 1.0} for _ in encoded]
+
+
+def test_predict_prepares_every_kind_of_file_as_ingestion_does(tmp_path: Path) -> None:
+    settings = preparation.Settings((0, 128, 255), 1000, "image", "label", "")
+    ingestion, probe = preparation.PrepareImages(settings, str(tmp_path), 1), Probe()
+    paths, expected = [], []
+    for number, (make, *_) in enumerate(corpus.VALID.values()):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(make(number))
+        paths.append(str(path))
+        file = sources.ImageFile(path.name, str(path), "cat", "", 0, path.stat().st_size, 0)
+        _, record = ingestion._prepare_file(file)
+        expected += tf.train.Example.FromString(record).features.feature["image"].bytes_list.value
+    answers = list(cli._predictions(probe, paths, top=1))
+    assert [answer["label"] for answer in answers] == ["cat"] * len(corpus.VALID)
+    assert probe.given == expected
+
+
+def test_predict_refuses_every_bad_file_with_its_reason_and_answers_the_others(tmp_path: Path) -> None:
+    for number, (content, _) in enumerate(corpus.BAD.values()):
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    (tmp_path / "good.png").write_bytes(random_picture(1))
+    paths = sorted(str(path) for path in tmp_path.iterdir())
+    answers = list(cli._predictions(Probe(), paths, top=1))
+    assert [answer["file"] for answer in answers if "error" not in answer] == [str(tmp_path / "good.png")]
+    assert len(answers) == len(corpus.BAD) + 1

@@ -36,6 +36,29 @@ def test_check_prints_what_speaks_against_data_and_their_fate(picture_folder: Wr
     assert bad.stdout.endswith("data           refused\n")
 
 
+def test_a_run_on_data_that_are_refused_ends_before_training(picture_folder: Write, tmp_path: Path) -> None:
+    counts = {"a": 60, "b": 60, "c": 3}
+    files = {
+        f"{label}/{i}.png": random_picture(1000 * ord(label) + i) for label, count in counts.items() for i in range(count)
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "cli",
+        "run",
+        "--data",
+        str(picture_folder(files)),
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run([*command, "--set", "model.weights=null"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "  error: too few pictures: c has " in done.stderr
+    assert "finetune: DataGate failed: RefusedDataError: the data are refused, nothing was trained" in done.stderr
+    assert "Transform" not in done.stderr
+    assert not (tmp_path / "run" / "serving").exists()
+
+
 def test_ingestion_that_was_killed_is_done_again_with_none_twice(picture_folder: Write, tmp_path: Path) -> None:
     files = {f"{label}/{i}.png": random_picture(3000 * n + i, 200, 200) for n, label in enumerate("ab") for i in range(1500)}
     folder, output = picture_folder(files), tmp_path / "run"
