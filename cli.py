@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -160,7 +161,7 @@ def check_data(config_path: str | None, overrides: tuple[str, ...], data: str | 
     with contextlib.ExitStack() as stack:
         folder = output_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
         log_path = _log_path(folder)
-        stack.enter_context(_interruptible(log_path if output_dir else None))
+        stack.enter_context(_interruptible(log_path, scratch=None if output_dir else folder))
         _check_files(config)
         outcome = _run_logged(lambda on_status: _runner().check_data(config, folder, on_status), log_path)
         _print_data(outcome)
@@ -230,14 +231,16 @@ def _log_path(output_dir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _interruptible(log_path: Path | None) -> Iterator[None]:
-    """End with a line on Ctrl-C and SIGTERM."""
+def _interruptible(log_path: Path, scratch: Path | None = None) -> Iterator[None]:
+    """End with a line on Ctrl-C and SIGTERM, and without the scratch folder that nobody would find again."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"; the same command goes on after the last finished node. Log: {log_path}" if log_path else ""
-        _end(f"interrupted{kept}")
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            _end("interrupted")
+        _end(f"interrupted; the same command goes on after the last finished node. Log: {log_path}")
 
 
 def _check_files(config: Config) -> None:
