@@ -343,12 +343,8 @@ class _RunProgress(logging.Handler):
 def _print_data(data: DataOutcome) -> None:
     """Print what was ingested to standard output."""
     summary = data.summary
-    by_split: dict[str, int] = {}
-    for (split, _), count in summary.pictures.items():
-        by_split[split] = by_split.get(split, 0) + count
-    parts = ", ".join(f"{by_split[split]} {split}" for split in ("train", "eval", "test"))
-    labels = len({label for _, label in summary.pictures})
-    click.echo(f"pictures       {sum(by_split.values())} of {labels} labels: {parts}")
+    parts = ", ".join(f"{summary.by_split[split]} {split}" for split in ("train", "eval", "test"))
+    click.echo(f"pictures       {summary.total} of {len(summary.labels)} labels: {parts}")
     if summary.duplicates:
         click.echo(f"               {summary.duplicates} copies left out")
     if summary.rejected:

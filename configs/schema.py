@@ -96,6 +96,10 @@ class Image(_Section):
     max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = 100
     """Largest picture that is decoded, in 10^6 pixels."""
 
+    def preparation(self) -> dict[str, Any]:
+        """Return the keyword arguments of `modules.images.prepare`."""
+        return {"background": self.background, "max_pixels": round(self.max_megapixels * 1e6)}
+
 
 class Augmentation(_Section):
     """Ranges of the random affine map that each training picture gets, drawn afresh every epoch."""

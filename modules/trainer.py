@@ -64,7 +64,8 @@ def run_fn(fn_args: FnArgs) -> None:
     """Train and export; called by TFX's Trainer.
 
     Args:
-      fn_args: `custom_config` holds the sections `image`, `model`, `training` and `augmentation` of the configuration.
+      fn_args: `custom_config` holds the sections `image`, `model`, `training` and `augmentation` of the configuration, and
+        `preparation`, the keyword arguments of `modules.images.prepare`.
     """
     config = fn_args.custom_config
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
@@ -85,11 +86,7 @@ def run_fn(fn_args: FnArgs) -> None:
         config["augmentation"],
         fn_args.model_run_dir,
     )
-    preparation = {
-        "background": config["image"]["background"],
-        "max_pixels": round(config["image"]["max_megapixels"] * 1e6),
-    }
-    signatures.export(classifier, transform_output, fn_args.serving_model_dir, preparation)
+    signatures.export(classifier, transform_output, fn_args.serving_model_dir, config["preparation"])
 
 
 def train(

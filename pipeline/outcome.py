@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ml_metadata as mlmd
 import tensorflow_model_analysis as tfma
@@ -77,7 +77,7 @@ def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcom
     candidate = metrics[tfma.CANDIDATE_KEY if baseline else ""]
     pushed = artifacts["PushedModel"].custom_properties
     return Outcome(
-        data=read_data(connection, run_id),
+        data=_data_outcome(artifacts),
         accuracy=candidate[evaluation.ACCURACY],
         examples=int(candidate["example_count"]),
         baseline_accuracy=baseline[evaluation.ACCURACY] if baseline else None,
@@ -94,9 +94,7 @@ def read_data(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> D
       connection: of the metadata store.
       run_id: as `local_runner.run` returned it.
     """
-    outputs = _outputs_of_run(mlmd.MetadataStore(connection), run_id)
-    found = executor.read_findings(outputs["DataVerdict"].uri)
-    return DataOutcome(rejects.read_summary(outputs["Rejects"].uri), tuple(found))
+    return _data_outcome(_outputs_of_run(mlmd.MetadataStore(connection), run_id))
 
 
 def read_pictures(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> int:
@@ -106,21 +104,27 @@ def read_pictures(connection: metadata_store_pb2.ConnectionConfig, execution_id:
       connection: of the metadata store.
       execution_id: of any node.
     """
-    store = mlmd.MetadataStore(connection)
-    events = store.get_events_by_execution_ids([execution_id])
-    outputs = store.get_artifacts_by_id(
-        event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT
-    )
+    outputs = _outputs(mlmd.MetadataStore(connection), [execution_id])
     return max((artifact.custom_properties[PICTURES_PROPERTY].int_value for artifact in outputs), default=0)
+
+
+def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcome:
+    found = executor.read_findings(outputs["DataVerdict"].uri)
+    return DataOutcome(rejects.read_summary(outputs["Rejects"].uri), tuple(found))
 
 
 def _outputs_of_run(store: mlmd.MetadataStore, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
     """What the nodes of a run made, or took from the cache, by type; not what its resolvers looked up."""
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     made_by = [execution.id for execution in store.get_executions_by_context(context.id) if execution.type != _RESOLVER]
-    events = store.get_events_by_execution_ids(made_by)
-    ids = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
-    return {artifact.type: artifact for artifact in store.get_artifacts_by_id(ids)}
+    return {artifact.type: artifact for artifact in _outputs(store, made_by)}
+
+
+def _outputs(store: mlmd.MetadataStore, execution_ids: Sequence[int]) -> Sequence[metadata_store_pb2.Artifact]:
+    events = store.get_events_by_execution_ids(execution_ids)
+    return store.get_artifacts_by_id(
+        {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
+    )
 
 
 def _overall_metrics(evaluated: str) -> dict[str, dict[str, float]]:

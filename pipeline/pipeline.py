@@ -145,8 +145,7 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
         record_features=data.features.model_dump(),
         deduplicate=data.deduplicate,
         shard_megabytes=data.shard_megabytes,
-        background=config.image.background,
-        max_pixels=round(config.image.max_megapixels * 1e6),
+        **config.image.preparation(),
         code_fingerprint=code_fingerprint("components.image_example_gen.executor"),
     )
     statistics_gen = components.StatisticsGen(
@@ -181,7 +180,9 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
 
 def _trainer_config(config: schema.Config) -> dict[str, Any]:
     """The sections that Trainer depends on, and what tells one state of its code and weights from another."""
-    own = config.model_dump(mode="json", include={"image", "model", "training", "augmentation"})
+    own = config.model_dump(mode="json", include={"model", "training", "augmentation"})
+    own["image"] = config.image.model_dump(mode="json", include={"height", "width"})
+    own["preparation"] = config.image.preparation()
     own["code_fingerprint"] = code_fingerprint("modules.trainer")
     path = config.model.weights
     if path not in (None, weights.IMAGENET) and Path(path).is_file():

@@ -117,6 +117,6 @@ def _read_baseline(folder: str) -> findings.Baseline:
 def _write(folder: str, found: list[findings.Finding], evidence: findings.Evidence) -> None:
     lines = "".join(json.dumps(finding._asdict(), ensure_ascii=False) + "\n" for finding in found)
     io_utils.write_string_file(os.path.join(folder, FINDINGS_FILE), lines)
-    labels = sorted({label for _, label in evidence.summary.pictures})
+    labels = sorted(evidence.summary.labels)
     io_utils.write_string_file(os.path.join(folder, _LABELS_FILE), json.dumps(labels, ensure_ascii=False))
     io_utils.write_bytes_file(os.path.join(folder, _STATISTICS_FILE), evidence.statistics.SerializeToString())

@@ -14,6 +14,7 @@ from modules import features
 
 REFUSED, ALLOWED, WARNING = "refused", "allowed", "warning"
 
+_LAST = "the data accepted last"
 _SIZES = (features.HEIGHT, features.WIDTH)
 
 
@@ -77,12 +78,9 @@ def judge(limits: Limits, evidence: Evidence, baseline: Baseline | None) -> list
     findings += _missing_labels(limits, evidence.summary, known, "the schema")
     if baseline is not None:
         findings += _new_labels(limits, evidence.summary, baseline.labels)
-        findings += _missing_labels(limits, evidence.summary, baseline.labels - (known - _labels(evidence.summary)), _LAST)
+        findings += _missing_labels(limits, evidence.summary, baseline.labels - (known - evidence.summary.labels), _LAST)
         findings += _drift(limits, evidence.statistics, baseline.statistics)
     return [*findings, *_too_few(limits, evidence.summary)]
-
-
-_LAST = "the data accepted last"
 
 
 def _rejected(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
@@ -107,7 +105,7 @@ def _anomalies(limits: Limits, by_split: Mapping[str, anomalies_pb2.Anomalies]) 
 
 
 def _new_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str]) -> Iterator[Finding]:
-    for label in sorted(_labels(summary) - known):
+    for label in sorted(summary.labels - known):
         count = sum(pictures for (_, name), pictures in summary.pictures.items() if name == label)
         yield _allowable(
             limits.new_labels, "data.new_labels", f"label never seen: {label} ({count} pictures) is not in {_LAST}"
@@ -115,7 +113,7 @@ def _new_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str])
 
 
 def _missing_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str], where: str) -> Iterator[Finding]:
-    for label in sorted(known - _labels(summary)):
+    for label in sorted(known - summary.labels):
         message = f"label disappeared: {label} is in {where} and has no picture now"
         yield _allowable(limits.missing_labels, "data.missing_labels", message)
 
@@ -162,7 +160,7 @@ def distances(
 
 
 def _too_few(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
-    for label in sorted(_labels(summary)):
+    for label in sorted(summary.labels):
         counts = {split: summary.pictures.get((split, label), 0) for split in features.SPLITS}
         if counts[features.TRAIN] < limits.min_images_per_class:
             yield Finding(
@@ -173,10 +171,6 @@ def _too_few(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
         for split in (features.EVAL, features.TEST):
             if not counts[split]:
                 yield Finding(WARNING, f"{label} has no picture in {split}")
-
-
-def _labels(summary: rejects.Summary) -> frozenset[str]:
-    return frozenset(label for _, label in summary.pictures)
 
 
 def _allowable(policy: str, key: str, message: str) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tfx.components.example_gen import driver, input_processor, utils
+from tfx.components.example_gen import driver, utils
 from tfx.orchestration import data_types
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_component_specs
@@ -16,10 +16,6 @@ from components.image_example_gen import executor, sources, spans
 
 class Driver(driver.Driver):
     """Resolves the source to locations and fingerprints every file there, by path, size and modification time."""
-
-    def get_input_processor(self, *_: Any, **__: Any) -> input_processor.InputProcessor:
-        """Refuse: a window of spans is more than TFX's processors resolve."""
-        raise NotImplementedError
 
     def resolve_exec_properties(
         self,

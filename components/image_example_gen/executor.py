@@ -76,7 +76,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _check(summary, list(settings["splits"]), locations)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
-        examples.set_int_custom_property(PICTURES_PROPERTY, sum(summary.pictures.values()))
+        examples.set_int_custom_property(PICTURES_PROPERTY, summary.total)
 
 
 def list_units(location: spans.Location) -> Iterator[Any]:
@@ -113,8 +113,13 @@ def _ingest(
     report: str,
 ) -> None:
     """Build the Beam pipeline from the locations to the shards and the report."""
+    names = settings["features"]
     reading = preparation.Settings(
-        tuple(settings["background"]), settings["max_pixels"], *(settings["features"][key] or "" for key in _FEATURE_KEYS)
+        background=tuple(settings["background"]),
+        max_pixels=settings["max_pixels"],
+        image_feature=names["image"],
+        label_feature=names["label"],
+        split_feature=names["split"] or "",
     )
     listed = (
         pipeline
@@ -155,9 +160,6 @@ def _ingest(
     )
 
 
-_FEATURE_KEYS = ("image", "label", "split")
-
-
 def _count_line(key: tuple[str, str], pictures: int) -> str:
     return json.dumps({"split": key[0], "label": key[1], "pictures": pictures}, ensure_ascii=False)
 
@@ -172,11 +174,9 @@ def _check(summary: rejects.Summary, splits: list[str], locations: list[spans.Lo
     if not summary.pictures:
         why = summary.describe() if summary.rejected else "none found"
         raise spans.DataError(f"{source}: no picture can be used: {why}")
-    labels = {label for _, label in summary.pictures}
-    if len(labels) == 1:
-        raise spans.DataError(f"{source}: only one class, {labels.pop()}; a classifier needs pictures of at least two")
+    sources.check_classes(source, summary.labels)
     for split in splits:
-        if split not in {split for split, _ in summary.pictures}:
+        if split not in summary.by_split:
             raise spans.DataError(
                 f"{source}: no picture fell into the split {split}; add pictures or enlarge its share in data.splits"
             )

@@ -60,9 +60,27 @@ class Summary(NamedTuple):
     path: str
 
     @property
+    def labels(self) -> frozenset[str]:
+        """The labels that have a picture."""
+        return frozenset(label for _, label in self.pictures)
+
+    @property
+    def by_split(self) -> dict[str, int]:
+        """Number of pictures in each split that has one."""
+        counts: collections.Counter[str] = collections.Counter()
+        for (split, _), pictures in self.pictures.items():
+            counts[split] += pictures
+        return dict(counts)
+
+    @property
+    def total(self) -> int:
+        """Number of pictures."""
+        return sum(self.pictures.values())
+
+    @property
     def fraction(self) -> float:
         """Share of the rejected among all files, 0 to 1."""
-        return self.rejected / max(1, self.rejected + self.duplicates + sum(self.pictures.values()))
+        return self.rejected / max(1, self.rejected + self.duplicates + self.total)
 
     def describe(self) -> str:
         """Return one line that counts the rejects, names the first ten and says where all are named."""

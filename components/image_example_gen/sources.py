@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from tfx.dsl.io import fileio
@@ -114,10 +114,24 @@ def check(locations: Iterable[Location]) -> None:
             if len(labels) > 1:
                 return
     uri = last.uri if last else "data.source"
-    if labels:
-        raise DataError(f"{uri}: only one class, {labels.pop()}; a classifier needs pictures of at least two")
+    check_classes(uri, labels)
     why = f" ({rejected.path}: {rejected.message})" if rejected else ""
     raise DataError(f"{uri}: no pictures found{why}; {_EXPECTED}")
+
+
+def check_classes(source: str, labels: Collection[str]) -> None:
+    """Refuse a single class.
+
+    Args:
+      source: where the pictures are from.
+      labels: those that were found.
+
+    Raises:
+      DataError: there is just one.
+    """
+    if len(labels) == 1:
+        (label,) = labels
+        raise DataError(f"{source}: only one class, {label}; a classifier needs pictures of at least two")
 
 
 def survey(locations: Iterable[Location]) -> Survey:
