@@ -240,7 +240,7 @@ def _interruptible(log_path: Path, scratch: Path | None = None) -> Iterator[None
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
             _end("interrupted")
-        _end(f"interrupted; the same command goes on after the last finished node. Log: {log_path}")
+        _end(f"interrupted; the same command goes on where this one was. Log: {log_path}")
 
 
 def _check_files(config: Config) -> None:

@@ -25,6 +25,7 @@ setup(
         "ml-metadata>=1.21,<1.22",
         "apache-beam>=2.77,<2.78",
         "keras>=3.15,<3.16",
+        "keras-tuner>=1.4.8,<2",
         "kfp>=2.16,<2.17",
         "tensorboard>=2.20,<2.21",
         "numpy>=2.0",

@@ -102,7 +102,7 @@ class Image(_Section):
 
 
 class Augmentation(_Section):
-    """Ranges of the random affine map that each training picture gets, drawn afresh every epoch."""
+    """Ranges of the random affine map that each training picture gets, and what may follow it."""
 
     enabled: bool = True
     rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 20.0
@@ -115,6 +115,14 @@ class Augmentation(_Section):
     """Range of the zoom factor of each axis; below 1 the picture grows, above 1 it shrinks."""
     horizontal_flip: bool = True
     """Mirror half of the pictures."""
+    rand_augment: Fraction = 0.0
+    """Strength of RandAugment, two of Keras's eleven random operations a batch; 0 turns it off."""
+    random_erasing: Fraction = 0.0
+    """Probability that a random rectangle of a picture is blackened; 0 turns it off."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix pictures of a batch, and their labels alike, by MixUp or CutMix."""
+    mixup_alpha: Annotated[float, Field(gt=0.0)] = 0.2
+    """Of the Beta(alpha, alpha) distribution that MixUp draws the shares from."""
 
     @pydantic.field_validator("zoom")
     @classmethod
@@ -157,6 +165,15 @@ class Phase(_Section):
 
     The first match wins, and null freezes what it matches.
     """
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Fills in the rates of VGG16's blocks that no rule matches: block 5 learns at this factor of the highest rate given,
+    block 4 at this factor of block 5's, and so on; null leaves them to the rules."""
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    """Epochs in which every group's rate rises from 0."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """How every group's rate goes on: as it is, or down to 0 at the end of the phase along half a cosine."""
+    augmentation: bool = True
+    """Whether this phase augments."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps after which the phase ends in the middle of an epoch; null sets no limit."""
 
@@ -173,6 +190,29 @@ class Phase(_Section):
         return rules
 
 
+class FeatureCache(_Section):
+    """What is kept of the layers that stay frozen: their outputs, computed once a view instead of once an epoch."""
+
+    views: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
+    """Augmented views of each training picture; epoch e uses view e modulo their number.
+
+    `auto` takes one for every four epochs, at least two, as far as they fit. 0 keeps nothing and augments on the fly.
+    """
+    max_bytes: Annotated[int, Field(ge=0)] = 10_000_000_000
+    """Room for all views on disk; those used longest ago are deleted first."""
+
+
+class Optimizer(_Section):
+    """Options of Adam, for all groups of variables alike."""
+
+    weight_decay: Annotated[float, Field(gt=0.0)] | None = None
+    """Decoupled weight decay (AdamW) of the kernels; null turns it off."""
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest global norm of the gradients; null clips nothing."""
+    ema_momentum: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Momentum of an exponential moving average of the weights, which is what is evaluated and kept; null keeps none."""
+
+
 class Training(_Section):
     """How the model is fitted."""
 
@@ -184,6 +224,12 @@ class Training(_Section):
     class_weights: Literal["off", "balanced"] = "off"
     """`balanced` weighs each class by the inverse of its share; `off` weighs all pictures alike."""
     early_stopping: EarlyStopping = EarlyStopping()
+    optimizer: Optimizer = Optimizer()
+    cache: FeatureCache = FeatureCache()
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
+    """What the layers compute in; `auto` is mixed_float16 on GPUs with tensor cores. What is exported is float32."""
+    xla: Literal["auto"] | bool = "auto"
+    """Whether XLA compiles the training step; `auto` does on kept features, and leaves the rest to Keras."""
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (
         Phase(name="head", epochs=5, learning_rates=(("head/.*", 1e-3), (".*", None))),
         Phase(
@@ -198,6 +244,19 @@ class Training(_Section):
     def _off_is_a_word(cls, value: object) -> object:
         # YAML 1.1 reads a bare `off` as false.
         return "off" if value is False else value
+
+
+class Tuning(_Section):
+    """The search for learning rates, dropout and dense units before training."""
+
+    trials: Annotated[int, Field(ge=0, le=10000)] = 0
+    """Trainings to try, each with all the phases; 0 turns the search off."""
+    learning_rate_factor: tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]] = (0.1, 10.0)
+    """Range of the factor that all learning rates are multiplied by, searched on a logarithmic scale."""
+    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.2, 0.7)
+    """Range of the dropout."""
+    dense_units: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1)] = (128, 256, 512)
+    """Choices of the dense layer's width."""
 
 
 class Evaluation(_Section):
@@ -229,6 +288,7 @@ class Config(_Section):
     augmentation: Augmentation = Augmentation()
     model: Model = Model()
     training: Training = Training()
+    tuning: Tuning = Tuning()
     evaluation: Evaluation = Evaluation()
     beam: Beam = Beam()
 

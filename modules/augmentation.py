@@ -1,7 +1,8 @@
-"""Random affine augmentation: rotation, shifts, zoom and flip as one map an image and one interpolation.
+"""Augmentation of whole batches from a seed.
 
-The map and its parameters follow `keras.preprocessing.image.ImageDataGenerator`, whose result for the same parameters is
-the same; here a whole batch is drawn and warped at once, on whatever device the batch is on, from a seed.
+Rotation, shifts, zoom and flip are one random affine map an image and one interpolation. The map and its parameters follow
+`keras.preprocessing.image.ImageDataGenerator`, whose result for the same parameters is the same. What may follow are Keras's
+own layers: RandAugment, random erasing, MixUp or CutMix.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def affine_coefficients(parameters: AffineParameters, height: int, width: int) -
     return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=-1)
 
 
-def augment(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Tensor:
+def warp(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Tensor:
     """Warp every image of a batch by its own random affine map, filling with the nearest pixel.
 
     Args:
@@ -108,3 +109,63 @@ def augment(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Te
         interpolation="bilinear",
         fill_mode="nearest",
     )
+
+
+class Augmenter:
+    """All of the augmentation of a configuration, as one function of a batch and a seed.
+
+    Args:
+      config: the `augmentation` section.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        self._config = config
+        self._seeds = _GivenSeeds()
+        self._layers = []
+        if config["rand_augment"]:
+            self._layers.append(keras.layers.RandAugment(value_range=(0, 255), factor=config["rand_augment"]))
+        if config["random_erasing"]:
+            self._layers.append(
+                keras.layers.RandomErasing(factor=(config["random_erasing"],) * 2, fill_value=0.0, value_range=(0, 255))
+            )
+        if config["mix"] == "mixup":
+            self._layers.append(keras.layers.MixUp(alpha=config["mixup_alpha"]))
+        elif config["mix"] == "cutmix":
+            self._layers.append(keras.layers.CutMix())
+        for layer in self._layers:
+            layer.generator = self._seeds
+
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augment a batch.
+
+        Args:
+          images: `[batch, height, width, 3]`, any number type, 0 to 255.
+          labels: float32 `[batch, num_classes]`, one-hot.
+          seed: int64 `[2]`; equal seeds give equal results.
+
+        Returns:
+          Images, float32, and labels; labels differ from those given only where pictures are mixed.
+        """
+        batch = {"images": warp(images, seed, self._config), "labels": labels}
+        for number, layer in enumerate(self._layers):
+            self._seeds.start(tf.random.experimental.stateless_fold_in(seed, 1 + number))
+            batch = layer(batch, training=True)
+        return batch["images"], batch["labels"]
+
+
+class _GivenSeeds(keras.random.SeedGenerator):
+    """Draws Keras's seeds from a given one, where its own generator would count calls in a variable."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._seed: tf.Tensor | None = None
+        self._drawn = 0
+
+    def start(self, seed: tf.Tensor) -> None:
+        """Begin anew from a seed, int64 `[2]`."""
+        self._seed, self._drawn = seed, 0
+
+    def next(self, ordered: bool = True) -> tf.Tensor:
+        """Return the next seed."""
+        self._drawn += 1
+        return tf.random.experimental.stateless_fold_in(self._seed, self._drawn)

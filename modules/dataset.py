@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from modules import augmentation, features, preprocessing
 
 _SHUFFLE_BYTES = 256 * 2**20
+
+
+class Contents(NamedTuple):
+    """What is in a split."""
+
+    counts: tuple[int, ...]
+    """Pictures of each label id."""
+    digest: str
+    """SHA-256 of its records in order."""
+
+    @property
+    def total(self) -> int:
+        """All pictures."""
+        return sum(self.counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +45,17 @@ class TransformedSplit:
     width: int
     num_classes: int
 
-    def label_counts(self) -> list[int]:
-        """Return the number of pictures of each label id, in one pass over the files."""
+    def scan(self) -> Contents:
+        """Return what is in it, in one pass over the files."""
         spec = {features.LABEL_ID: tf.io.FixedLenFeature([], tf.int64)}
-        batches = self._records().batch(1024).map(lambda batch: tf.io.parse_example(batch, spec))
         counts: collections.Counter[int] = collections.Counter()
-        for batch in batches.as_numpy_iterator():
-            counts.update(batch[features.LABEL_ID].tolist())
-        return [counts[label_id] for label_id in range(self.num_classes)]
+        digest = hashlib.sha256()
+        batches = self._records().batch(256)
+        for records in batches.prefetch(1).as_numpy_iterator():
+            for record in records:
+                digest.update(record)
+            counts.update(tf.io.parse_example(records, spec)[features.LABEL_ID].numpy().tolist())
+        return Contents(tuple(counts[label_id] for label_id in range(self.num_classes)), digest.hexdigest())
 
     def examples(self) -> tf.data.Dataset:
         """Return a dataset of (uint8 pixels `[height, width, 3]`, one-hot float32 label `[num_classes]`)."""
@@ -57,29 +75,40 @@ class TransformedSplit:
         return tf.data.TFRecordDataset(list(self.files), compression_type="GZIP")
 
 
-def training_batches(split: TransformedSplit, batch_size: int, seed: int, augment: dict[str, Any]) -> tf.data.Dataset:
-    """Return shuffled, augmented batches, fresh in every epoch and equal for equal seeds.
+def training_batches(
+    split: TransformedSplit, batch_size: int, seed: int, augment: dict[str, Any] | None, epoch: int = 0, step: int = 0
+) -> tf.data.Dataset:
+    """Return batches without end, epoch after epoch, shuffled and augmented afresh in each.
+
+    An epoch's batches follow from its number and the seed alone, so that training can go on from any of them.
 
     Args:
       split: the train split.
-      batch_size: pictures a batch; the last one may be smaller.
+      batch_size: pictures a batch; the last one of an epoch may be smaller.
       seed: of shuffling and augmentation.
-      augment: the `augmentation` section of the configuration.
+      augment: the `augmentation` section of the configuration; None leaves the pictures as they are.
+      epoch: the first one, from 0.
+      step: the first batch of that epoch, from 0.
 
     Returns:
-      A dataset of (float32 images `[batch, height, width, 3]` in 0 to 255, one-hot labels `[batch, num_classes]`).
+      A dataset of (float32 images `[batch, height, width, 3]` in 0 to 255, labels `[batch, num_classes]`).
     """
     window = max(batch_size, _SHUFFLE_BYTES // (split.height * split.width * 3))
-    batches = split.examples().shuffle(window, seed=seed).batch(batch_size)
-    if augment["enabled"]:
-        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-        batches = tf.data.Dataset.zip(batches, seeds).map(
-            lambda batch, own_seed: (augmentation.augment(batch[0], own_seed, augment), batch[1]),
-            num_parallel_calls=tf.data.AUTOTUNE,
+    examples = split.examples()
+    root = tf.constant([seed, 0], tf.int64)
+
+    def shuffled(number: tf.Tensor) -> tf.data.Dataset:
+        own = tf.random.experimental.stateless_fold_in(root, number)
+        order = tf.random.stateless_uniform([], own, maxval=tf.int64.max, dtype=tf.int64)
+        batches = examples.shuffle(window, seed=order, reshuffle_each_iteration=False).batch(batch_size)
+        return batches.enumerate().map(
+            lambda index, batch: (*batch, tf.random.experimental.stateless_fold_in(own, index)),
+            num_parallel_calls=1,
         )
-    else:
-        batches = batches.map(_as_float, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+
+    batches = tf.data.Dataset.range(epoch, 2**31).flat_map(shuffled).skip(step)
+    finish = _as_float if augment is None else augmentation.Augmenter(augment)
+    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(split: TransformedSplit, batch_size: int) -> tf.data.Dataset:
@@ -100,5 +129,5 @@ def balanced_class_weights(counts: Sequence[int]) -> dict[int, float]:
     return {i: sum(counts) / (present * count) if count else 0.0 for i, count in enumerate(counts)}
 
 
-def _as_float(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _as_float(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(images, tf.float32), labels

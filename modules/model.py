@@ -5,6 +5,7 @@ VGG16: "Very Deep Convolutional Networks for Large-Scale Image Recognition", Sim
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -37,6 +38,30 @@ def build_model(num_classes: int, height: int, width: int, config: dict[str, Any
     backbone = keras.applications.VGG16(include_top=False, weights=weights_path, input_tensor=prepared)
     head = build_head(num_classes, backbone.output.shape[1:], config)
     return keras.Model(images, head(backbone.output), name="classifier")
+
+
+def split(classifier: keras.Model, trained: Collection[str]) -> tuple[keras.Model, keras.Model] | None:
+    """Divide a classifier below its lowest layer that is ever trained.
+
+    Args:
+      classifier: as `build_model` returns it.
+      trained: paths of the variables that are trained at some time.
+
+    Returns:
+      The prefix, from images to features `[batch, height, width, channels]`, and the suffix, from those to probabilities:
+      together they are the classifier, whose layers they share. None if nothing lies below the lowest trained layer.
+    """
+    layers = [layer for layer in classifier.layers if layer.weights or layer.name.endswith("_pool")]
+    lowest = next(i for i, layer in enumerate(layers) if any(variable.path in trained for variable in layer.weights))
+    if lowest == 0:
+        return None
+    boundary = layers[lowest].input
+    prefix = keras.Model(classifier.input, boundary, name="prefix")
+    features = keras.Input(boundary.shape[1:], name="features")
+    outputs = features
+    for layer in layers[lowest:]:
+        outputs = layer(outputs)
+    return prefix, keras.Model(features, outputs, name="suffix")
 
 
 def build_head(num_classes: int, features_shape: tuple[int, ...], config: dict[str, Any]) -> keras.Model:

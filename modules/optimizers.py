@@ -1,11 +1,16 @@
-"""Differential learning rates: an ordered list of (pattern, rate) over the variables' paths."""
+"""Differential learning rates: an ordered list of (pattern, rate) over the variables' paths.
+
+After big_vision's optimizers and the parameter groups of timm: plain functions from paths to rates.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 
 class LearningRateError(ValueError):
@@ -39,27 +44,129 @@ def assign_learning_rates(paths: Sequence[str], rules: Sequence[tuple[str, float
     return rates
 
 
-def apply_learning_rates(model: keras.Model, rules: Sequence[tuple[str, float | None]]) -> keras.optimizers.Optimizer:
-    """Freeze what has no rate and make the optimizer for the rest: Adam, one for each distinct rate.
+def with_layer_decay(rules: Sequence[tuple[str, float | None]], decay: float | None) -> list[tuple[str, float | None]]:
+    """Return rules that give each of VGG16's blocks, from the last one down, `decay` times the rate of what lies above it.
+
+    The highest of the rates given is the head's. Rules that are there come first, so they win: `["block[123]_.*", null]`
+    keeps those blocks frozen. As in "Universal Language Model Fine-tuning for Text Classification", Howard and Ruder, 2018,
+    section 3.1.
 
     Args:
-      model: its variables' `trainable` flags are set.
-      rules: ordered (regular expression, learning rate); None freezes.
+      rules: ordered (regular expression, learning rate).
+      decay: factor from a block to the one below it; None returns the rules as they are.
+    """
+    if decay is None:
+        return list(rules)
+    top = max(rate for _, rate in rules if rate is not None)
+    return [*rules, *((f"block{block}_.*", top * decay ** (6 - block)) for block in range(5, 0, -1))]
 
-    Returns:
-      An optimizer to compile the model with.
+
+def rates_of(model: keras.Model, phase: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the learning rate of each learnable variable's path in a phase, None where frozen.
+
+    Args:
+      model: the classifier.
+      phase: from `training.phases` of the configuration.
 
     Raises:
       LearningRateError: as `assign_learning_rates`.
     """
-    variables = learnable_variables(model)
-    rates = assign_learning_rates(list(variables), rules)
-    for path, variable in variables.items():
+    rules = with_layer_decay(phase["learning_rates"], phase["layer_decay"])
+    return assign_learning_rates(list(learnable_variables(model)), rules)
+
+
+def trained_paths(model: keras.Model, phases: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the paths of the variables that some phase trains."""
+    return {path for phase in phases for path, rate in rates_of(model, phase).items() if rate is not None}
+
+
+def freeze(model: keras.Model, rates: Mapping[str, float | None]) -> None:
+    """Let gradients, and the moving averages of batch statistics, change only what has a rate.
+
+    Args:
+      model: its layers' and variables' `trainable` flags are set.
+      rates: learning rate of each learnable variable's path, None to freeze.
+    """
+    for layer in _leaves(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = any(rates[variable.path] is not None for variable in (layer.gamma, layer.beta))
+    for path, variable in learnable_variables(model).items():
         variable.trainable = rates[path] is not None
-    adams = {rate: keras.optimizers.Adam(rate) for rate in rates.values() if rate is not None}
-    by_path = {path: adams[rate] for path, rate in rates.items() if rate is not None}
-    default = next(iter(adams.values()))
-    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, by_path))
+
+
+def make_optimizer(
+    rates: Mapping[str, float | None], phase: Mapping[str, Any], config: Mapping[str, Any], steps_per_epoch: int
+) -> keras.optimizers.Optimizer:
+    """Make the optimizer of a phase: Adam, one for each distinct rate, their rates all of one shape over time.
+
+    Args:
+      rates: learning rate of each variable's path, None where frozen.
+      phase: from `training.phases` of the configuration: `epochs`, `warmup_epochs` and `decay`.
+      config: the section `training.optimizer`: `weight_decay`, `clip_norm` and `ema_momentum`.
+      steps_per_epoch: batches an epoch.
+
+    Returns:
+      An optimizer to compile a model with.
+    """
+    warmup, total = round(phase["warmup_epochs"] * steps_per_epoch), phase["epochs"] * steps_per_epoch
+    ema = config["ema_momentum"]
+
+    def adam(rate: float) -> keras.optimizers.Optimizer:
+        optimizer = keras.optimizers.Adam(
+            schedule(rate, warmup, total, phase["decay"]),
+            weight_decay=config["weight_decay"],
+            use_ema=ema is not None,
+            ema_momentum=0.99 if ema is None else ema,
+        )
+        if config["weight_decay"] is not None:
+            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+
+    adams = {rate: adam(rate) for rate in dict.fromkeys(rates.values()) if rate is not None}
+    by_path = {re.escape(path): adams[rate] for path, rate in rates.items() if rate is not None}
+    return GroupOptimizer(keras.optimizers.OptimizerMap(next(iter(adams.values())), by_path), config["clip_norm"])
+
+
+def schedule(
+    rate: float, warmup_steps: int, total_steps: int, decay: str
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return a learning rate over the steps of a phase: a linear rise from 0, then constant or half a cosine down to 0.
+
+    Args:
+      rate: the highest.
+      warmup_steps: of the rise; 0 starts at the highest.
+      total_steps: of the phase, the rise included.
+      decay: `constant` or `cosine`.
+    """
+    if not warmup_steps and decay == "constant":
+        return rate
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else rate,
+        max(1, total_steps - warmup_steps),
+        alpha=1.0 if decay == "constant" else 0.0,
+        warmup_target=rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+class GroupOptimizer(keras.optimizers.MultiOptimizer):
+    """Keras's MultiOptimizer, with the gradients of all groups clipped together.
+
+    Args:
+      optimizer_map: from variables' paths to optimizers.
+      clip_norm: largest global norm of all gradients; None clips nothing. "On the difficulty of training recurrent neural
+        networks", Pascanu, Mikolov and Bengio, 2013.
+    """
+
+    def __init__(self, optimizer_map: keras.optimizers.OptimizerMap, clip_norm: float | None):
+        super().__init__(optimizer_map)
+        self._clip_norm = clip_norm
+
+    def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Clip the gradients, then let each group's optimizer apply its own."""
+        if self._clip_norm is not None:
+            grads, _ = tf.clip_by_global_norm(grads, self._clip_norm)
+        super().apply(grads, trainable_variables)
 
 
 def learnable_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -83,6 +190,11 @@ def describe(rates: Mapping[str, float | None], sizes: Mapping[str, int]) -> lis
         what = "frozen" if rate is None else f"learning rate {rate:g}"
         lines.append(f"{what}: {count:,} parameters in {_abridged(layers)}")
     return lines
+
+
+def _leaves(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        yield from _leaves(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _abridged(names: Sequence[str]) -> str:

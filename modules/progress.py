@@ -25,11 +25,12 @@ class ProgressLogger(keras.callbacks.Callback):
       phase: name of the phase.
       epochs: most epochs it can have.
       steps: in an epoch.
+      done: steps of the first epoch that an earlier run did.
     """
 
-    def __init__(self, phase: str, epochs: int, steps: int):
+    def __init__(self, phase: str, epochs: int, steps: int, done: int = 0):
         super().__init__()
-        self._phase, self._epochs, self._steps = phase, epochs, steps
+        self._phase, self._epochs, self._steps, self._done = phase, epochs, steps, done
         self._epoch = 0
         self._epoch_started = self._last_said = 0.0
 
@@ -43,11 +44,12 @@ class ProgressLogger(keras.callbacks.Callback):
         now = time.monotonic()
         if now - self._last_said >= _SECONDS_BETWEEN_STEPS:
             self._last_said = now
-            where = f"{self._phase} epoch {self._epoch}/{self._epochs}, step {batch + 1}/{self._steps}"
+            where = f"{self._phase} epoch {self._epoch}/{self._epochs}, step {self._done + batch + 1}/{self._steps}"
             logger.info("%s, loss %.4f", where, (logs or {}).get("loss", 0.0), extra={"transient": True})
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Say how the epoch ended."""
+        self._done = 0
         values = logs or {}
         logger.info(
             "%s epoch %d/%d: loss %.4f, accuracy %.4f, eval loss %.4f, eval accuracy %.4f, %.0f s",

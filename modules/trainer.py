@@ -2,150 +2,127 @@
 
 from __future__ import annotations
 
-import math
-import os
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from modules import dataset, features, model, optimizers, progress, signatures, weights
+from modules import (
+    batches,
+    checkpoint,
+    dataset,
+    devices,
+    features,
+    fitting,
+    hyperparameters,
+    model,
+    progress,
+    signatures,
+    weights,
+)
 
 
-class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch, over all the phases it is used in.
+class Inputs(NamedTuple):
+    """What Transform made."""
 
-    Args:
-      monitor: `val_loss` (lower is better) or `val_accuracy` (higher is better).
-    """
-
-    def __init__(self, monitor: str):
-        super().__init__()
-        self.monitor = monitor
-        self._sign = 1.0 if monitor == "val_accuracy" else -1.0
-        self._best = -math.inf
-        self._weights: list[np.ndarray] | None = None
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Keep the weights if this epoch is the best so far."""
-        value = self._sign * (logs or {})[self.monitor]
-        if value > self._best:
-            self._best, self._weights = value, self.model.get_weights()
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Put the best weights back."""
-        if self._weights is not None:
-            self.model.set_weights(self._weights)
+    train: batches.Split
+    evaluation: batches.Split
+    transform_output: tft.TFTransformOutput
 
 
-class StopAfterSteps(keras.callbacks.Callback):
-    """Ends training after a number of steps.
+class Trained(NamedTuple):
+    """The result of a training."""
 
-    Args:
-      steps: how many.
-    """
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self._left = steps
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Count the step."""
-        self._left -= 1
-        if self._left <= 0:
-            self.model.stop_training = True
+    classifier: keras.Model
+    """From images in 0 to 255 to probabilities, with the best epoch's weights; float32 whatever it was trained in."""
+    score: float
+    """The best epoch's loss or accuracy on the eval split, whichever `early_stopping.monitor` says."""
 
 
 def run_fn(fn_args: FnArgs) -> None:
     """Train and export; called by TFX's Trainer.
 
     Args:
-      fn_args: `custom_config` holds the sections `image`, `model`, `training` and `augmentation` of the configuration, and
-        `preparation`, the keyword arguments of `modules.images.prepare`.
+      fn_args: `custom_config` holds the sections `image`, `model`, `training` and `augmentation` of the configuration;
+        `preparation`, the keyword arguments of `modules.images.prepare`; `views_fingerprint`, of the code that makes views
+        of pictures; and `work_dir`, a folder on this machine's file system for what outlives an interrupted run.
     """
-    config = fn_args.custom_config
-    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    num_classes = transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY)
-    height, width = config["image"]["height"], config["image"]["width"]
-
-    def split(patterns: list[str]) -> dataset.TransformedSplit:
-        files = tuple(sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern)))
-        return dataset.TransformedSplit(files, height, width, num_classes)
-
-    keras.utils.set_random_seed(config["training"]["seed"])
-    classifier = model.build_model(num_classes, height, width, config["model"], weights.locate(config["model"]["weights"]))
-    train(
-        classifier,
-        split(fn_args.train_files),
-        split(fn_args.eval_files),
-        config["training"],
-        config["augmentation"],
-        fn_args.model_run_dir,
-    )
-    signatures.export(classifier, transform_output, fn_args.serving_model_dir, config["preparation"])
+    config = hyperparameters.best(fn_args.custom_config, fn_args.hyperparameters)
+    inputs = read_inputs(fn_args)
+    classifier = train(inputs, config, fn_args.model_run_dir).classifier
+    signatures.export(classifier, inputs.transform_output, fn_args.serving_model_dir, config["preparation"])
 
 
-def train(
-    classifier: keras.Model,
-    train_split: dataset.TransformedSplit,
-    eval_split: dataset.TransformedSplit,
-    config: dict[str, Any],
-    augment: dict[str, Any],
-    log_dir: str,
-) -> None:
-    """Fit a classifier in the phases of the configuration and leave it with the best epoch's weights.
+def read_inputs(fn_args: FnArgs) -> Inputs:
+    """Return the splits and what Transform learnt.
 
     Args:
-      classifier: from images in 0 to 255 to probabilities; trained in place.
-      train_split: is fitted, augmented.
-      eval_split: is watched.
-      config: the `training` section of the configuration.
-      augment: the `augmentation` section.
-      log_dir: folder for TensorBoard's logs, a subfolder a phase.
+      fn_args: of Trainer or Tuner.
     """
-    counts = train_split.label_counts()
-    class_weights = dataset.balanced_class_weights(counts) if config["class_weights"] == "balanced" else None
-    steps = math.ceil(sum(counts) / config["batch_size"])
-    eval_batches = dataset.evaluation_batches(eval_split, config["batch_size"])
-    stopping = config["early_stopping"]
-    best = BestWeights(f"val_{stopping['monitor']}")
-    for number, phase in enumerate(config["phases"]):
-        if not phase["epochs"]:
-            continue
-        optimizer = optimizers.apply_learning_rates(classifier, phase["learning_rates"])
-        for line in _rates_in_words(classifier, phase["learning_rates"]):
-            progress.logger.info("%s: %s", phase["name"], line)
-        classifier.compile(
-            optimizer,
-            keras.losses.CategoricalCrossentropy(label_smoothing=config["label_smoothing"]),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        )
-        callbacks = [
-            best,
-            progress.ProgressLogger(phase["name"], phase["epochs"], steps),
-            keras.callbacks.TensorBoard(os.path.join(log_dir, phase["name"])),
-        ]
-        if stopping["patience"]:
-            callbacks.append(
-                keras.callbacks.EarlyStopping(best.monitor, min_delta=stopping["min_delta"], patience=stopping["patience"])
-            )
-        if phase["max_steps"]:
-            callbacks.append(StopAfterSteps(phase["max_steps"]))
-        classifier.fit(
-            dataset.training_batches(train_split, config["batch_size"], config["seed"] + number, augment),
-            validation_data=eval_batches,
-            epochs=phase["epochs"],
-            class_weight=class_weights,
-            callbacks=callbacks,
-            verbose=0,
-        )
+    image = fn_args.custom_config["image"]
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    num_classes = transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY)
+
+    def split(patterns: list[str]) -> batches.Split:
+        files = tuple(sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern)))
+        data = dataset.TransformedSplit(files, image["height"], image["width"], num_classes)
+        return batches.Split(data, data.scan())
+
+    return Inputs(split(fn_args.train_files), split(fn_args.eval_files), transform_output)
 
 
-def _rates_in_words(classifier: keras.Model, rules: list[tuple[str, float | None]]) -> list[str]:
-    variables = optimizers.learnable_variables(classifier)
-    sizes = {path: math.prod(variable.shape) for path, variable in variables.items()}
-    return optimizers.describe(optimizers.assign_learning_rates(list(sizes), rules), sizes)
+def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Trained:
+    """Fit a classifier in the phases of the configuration; an interrupted training goes on where it was.
+
+    Args:
+      inputs: the data.
+      config: as `run_fn` gets it.
+      log_dir: folder for TensorBoard's logs, a subfolder a phase; None writes none.
+    """
+    work_dir = Path(config["work_dir"])
+    policy = devices.precision(config["training"]["precision"])
+    with devices.strategy(config["training"]["batch_size"]).scope():
+        with devices.dtype_policy(policy):
+            classifier = build(inputs.train, config)
+        source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
+        jit_compile = devices.jit_compile(config["training"]["xla"], source.cached)
+        progress.logger.info("training on %s", devices.describe(policy, jit_compile))
+        state_dir = work_dir / "checkpoints" / identity(inputs, config)
+        checkpoint.prune(state_dir.parent)
+        options = fitting.Options(jit_compile, log_dir, state_dir)
+        score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
+    if policy != "float32":
+        weights_of = classifier.get_weights()
+        classifier = build(inputs.train, {**config, "model": {**config["model"], "weights": None}})
+        classifier.set_weights(weights_of)
+    return Trained(classifier, score)
+
+
+def build(split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
+    """Return the untrained classifier of a configuration, the same one for the same seed.
+
+    Args:
+      split: says the size of pictures and the number of classes.
+      config: as `run_fn` gets it.
+    """
+    keras.utils.set_random_seed(config["training"]["seed"])
+    path = weights.locate(config["model"]["weights"])
+    return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path)
+
+
+def identity(inputs: Inputs, config: Mapping[str, Any]) -> str:
+    """Return a name for just this training: the same data, recipe and code.
+
+    Args:
+      inputs: the data.
+      config: as `run_fn` gets it.
+    """
+    recipe = {key: value for key, value in config.items() if key != "work_dir"}
+    parts = [inputs.train.contents, inputs.evaluation.contents, recipe]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

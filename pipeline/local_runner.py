@@ -46,8 +46,8 @@ def run_locally(config: schema.Config, output_dir: Path, on_status: Callable[[No
 
     Args:
       config: `data.source` must be set.
-      output_dir: for `pipeline_root`, `metadata.db` and `serving`; made if it is missing. What an earlier run left here is
-        used again where nothing has changed.
+      output_dir: for `pipeline_root`, `metadata.db`, `serving` and `work`; made if it is missing. What an earlier run left
+        here is used again where nothing has changed.
       on_status: called when a node starts and when it ends.
 
     Returns:
@@ -61,6 +61,7 @@ def run_locally(config: schema.Config, output_dir: Path, on_status: Callable[[No
             config,
             pipeline_root=str(folder / _PIPELINE_ROOT),
             serving_dir=str(folder / "serving"),
+            work_dir=str(folder / "work"),
             metadata_connection_config=connection,
         )
         return outcome.read(connection, run(pipeline, connection, on_status, config.beam))

@@ -73,6 +73,7 @@ def create_pipeline(
     *,
     pipeline_root: str,
     serving_dir: str,
+    work_dir: str,
     metadata_connection_config: metadata_store_pb2.ConnectionConfig | None = None,
 ) -> tfx_pipeline.Pipeline:
     """Return the pipeline of a configuration; the same one for every orchestrator.
@@ -81,6 +82,8 @@ def create_pipeline(
       config: `data.source` must be set.
       pipeline_root: folder for the artifacts.
       serving_dir: folder that TensorFlow Serving watches, where blessed models are pushed.
+      work_dir: folder on a file system of the machine that trains, for what outlives an interrupted run: kept features and
+        the state of training.
       metadata_connection_config: of the metadata store; None leaves it to the orchestrator.
     """
     data = _data_nodes(config, enforce=True)
@@ -97,11 +100,20 @@ def create_pipeline(
         },
     )
     transform.add_upstream_node(data.gate)
+    transformed = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+    }
+    training = _trainer_config(config, work_dir)
+    search = []
+    if config.tuning.trials:
+        tuning = {"tuning": config.tuning.model_dump(mode="json"), "code_fingerprint": code_fingerprint("modules.search")}
+        search = [components.Tuner(tuner_fn="modules.search.tuner_fn", **transformed, custom_config=training | tuning)]
     trainer = components.Trainer(
         run_fn="modules.trainer.run_fn",
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        custom_config=_trainer_config(config),
+        **transformed,
+        hyperparameters=search[0].outputs["best_hyperparameters"] if search else None,
+        custom_config=training,
     )
     model = trainer.outputs["model"]
     baseline = resolver.Resolver(
@@ -127,7 +139,7 @@ def create_pipeline(
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
-        components=[*data.in_order(), transform, trainer, baseline, evaluator, pusher],
+        components=[*data.in_order(), transform, *search, trainer, baseline, evaluator, pusher],
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
         beam_pipeline_args=beam.arguments(config.beam),
@@ -178,11 +190,13 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
     return _DataNodes(example_gen, statistics_gen, schema_gen, example_validator, baseline, gate)
 
 
-def _trainer_config(config: schema.Config) -> dict[str, Any]:
+def _trainer_config(config: schema.Config, work_dir: str) -> dict[str, Any]:
     """The sections that Trainer depends on, and what tells one state of its code and weights from another."""
     own = config.model_dump(mode="json", include={"model", "training", "augmentation"})
     own["image"] = config.image.model_dump(mode="json", include={"height", "width"})
     own["preparation"] = config.image.preparation()
+    own["work_dir"] = work_dir
+    own["views_fingerprint"] = code_fingerprint("modules.dataset")
     own["code_fingerprint"] = code_fingerprint("modules.trainer")
     path = config.model.weights
     if path not in (None, weights.IMAGENET) and Path(path).is_file():

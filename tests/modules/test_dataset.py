@@ -5,17 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import schema
 from modules import dataset, features
 
-NO_AUGMENTATION = {"enabled": False}
-AUGMENTATION = {
-    "enabled": True,
-    "rotation": 20.0,
-    "width_shift": 0.2,
-    "height_shift": 0.2,
-    "zoom": [0.8, 1.2],
-    "horizontal_flip": True,
-}
+AUGMENTATION = schema.Augmentation().model_dump(mode="json")
 LABELS = [0, 0, 0, 1, 1, 3]
 
 
@@ -46,7 +39,15 @@ def numbers(batches: tf.data.Dataset) -> list[int]:
 
 
 def test_labels_are_counted(split: dataset.TransformedSplit) -> None:
-    assert split.label_counts() == [3, 2, 0, 1]
+    assert split.scan().counts == (3, 2, 0, 1)
+    assert split.scan().total == len(LABELS)
+
+
+def test_the_digest_tells_contents_apart(split: dataset.TransformedSplit, tmp_path: Path) -> None:
+    pictures = [np.full((4, 5, 3), number, np.uint8) for number in range(len(LABELS))]
+    same = write_split(tmp_path / "same.gz", pictures, LABELS, num_classes=4)
+    other = write_split(tmp_path / "other.gz", pictures, [1, *LABELS[1:]], num_classes=4)
+    assert split.scan().digest == same.scan().digest != other.scan().digest
 
 
 def test_evaluation_keeps_every_picture_once_in_order(split: dataset.TransformedSplit) -> None:
@@ -57,23 +58,36 @@ def test_evaluation_keeps_every_picture_once_in_order(split: dataset.Transformed
 
 
 def test_training_sees_every_picture_once_an_epoch_in_a_fresh_order(split: dataset.TransformedSplit) -> None:
-    batches = dataset.training_batches(split, 4, 1, NO_AUGMENTATION)
-    epochs = [numbers(batches) for _ in range(5)]
+    epochs = [numbers(dataset.training_batches(split, 4, 1, None, epoch).take(2)) for epoch in range(5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4, 5] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert numbers(dataset.training_batches(split, 4, 1, None).take(10)) == [number for epoch in epochs for number in epoch]
 
 
-def test_equal_seeds_give_equal_epochs_and_each_epoch_is_augmented_afresh(tmp_path: Path) -> None:
+def batches_of(batches: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(batches.take(count).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+def test_training_goes_on_from_any_step_with_the_very_same_batches(tmp_path: Path, mix: str) -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(7)]
+    split = write_split(tmp_path / "seven.gz", pictures, [0, 1, 0, 1, 0, 1, 1], num_classes=2)
+    augment = AUGMENTATION | {"rand_augment": 0.3, "random_erasing": 0.5, "mix": mix}
+    whole = batches_of(dataset.training_batches(split, 3, 1, augment), 9)
+    for step in (1, 2, 3, 7):
+        rest = batches_of(dataset.training_batches(split, 3, 1, augment, step // 3, step % 3), 9 - step)
+        for (images, labels), (expected_images, expected_labels) in zip(rest, whole[step:], strict=True):
+            np.testing.assert_array_equal(images, expected_images)
+            np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_each_epoch_is_augmented_afresh_and_another_seed_otherwise(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     split = write_split(tmp_path / "one.gz", [picture], [0], num_classes=2)
-
-    def two_epochs(seed: int) -> np.ndarray:
-        batches = dataset.training_batches(split, 1, seed, AUGMENTATION)
-        return np.concatenate([images for _ in range(2) for images, _ in batches.as_numpy_iterator()])
-
-    first, again, other = two_epochs(1), two_epochs(1), two_epochs(2)
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first[0] - first[1]).max() > 1
+    first, second = (images for images, _ in batches_of(dataset.training_batches(split, 1, 1, AUGMENTATION), 2))
+    ((other, _),) = batches_of(dataset.training_batches(split, 1, 2, AUGMENTATION), 1)
+    assert np.abs(first - second).max() > 1
     assert np.abs(first - other).max() > 1
 
 

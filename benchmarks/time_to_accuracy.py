@@ -1,0 +1,304 @@
+"""How long until a classifier is as good as plain Keras makes it: the textbook script, plain Keras done well, and ours.
+
+All three start from the same ImageNet weights, on the same split, with the same epochs, each seed in its own process. The
+clock runs from the decoded pictures on, and stands while the test split is evaluated after each epoch. A way's curve is the
+mean over the seeds; what counts is when it first reaches the accuracy that plain Keras ends with.
+
+  .venv/bin/python -m scripts.digits .demo/digits
+  .venv/bin/python -m benchmarks.time_to_accuracy --data .demo/digits --size 64 --config configs/digits.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from configs import schema
+
+SPLITS = {"train": 6, "eval": 1, "test": 3}
+TEXTBOOK, PLAIN, OURS = "textbook", "plain Keras", "ours"
+
+
+class Pictures(NamedTuple):
+    """One split: uint8 `[pictures, size, size, 3]`, and label ids."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+class Point(NamedTuple):
+    """After an epoch: seconds since the start, and accuracy on the test split."""
+
+    seconds: float
+    accuracy: float
+
+
+def read_folder(folder: Path, size: int) -> tuple[dict[str, Pictures], list[str]]:
+    """Return the splits of a folder with one subfolder a class, and the classes."""
+    import tensorflow as tf
+
+    from components.image_example_gen import shards
+    from modules import images, preprocessing
+
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    found: dict[str, tuple[list[np.ndarray], list[int]]] = {split: ([], []) for split in SPLITS}
+    for label, name in enumerate(classes):
+        for path in sorted((folder / name).iterdir()):
+            picture = images.prepare(path.read_bytes())
+            pixels, labels = found[shards.split_of(picture.content_hash, SPLITS)]
+            pixels.append(preprocessing.decode_and_resize(tf.constant(picture.encoded), size, size).numpy())
+            labels.append(label)
+    order = {split: np.random.default_rng(0).permutation(len(labels)) for split, (_, labels) in found.items()}
+    return {
+        split: Pictures(np.stack(pixels)[order[split]], np.array(labels)[order[split]])
+        for split, (pixels, labels) in found.items()
+    }, classes
+
+
+def clock(measure: Callable[[], float], started: float) -> tuple[Any, list[Point]]:
+    """Return a callback that measures after each epoch with the clock stopped, and the points that it makes."""
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.points: list[Point] = []
+            self._stopped = 0.0
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            now = time.perf_counter()
+            self.points.append(Point(now - started - self._stopped, measure()))
+            self._stopped += time.perf_counter() - now
+
+    callback = Clock()
+    return callback, callback.points
+
+
+def generators(data: dict[str, Pictures], classes: int, config: schema.Config, seed: int, **options: Any) -> tuple[Any, Any]:
+    """Return ImageDataGenerator's batches of the train split, and plain ones of the eval split."""
+    import keras
+    import tensorflow as tf
+
+    augment, batch_size = config.augmentation, config.training.batch_size
+    generator = tf.keras.preprocessing.image.ImageDataGenerator
+    augmented = generator(
+        rotation_range=augment.rotation,
+        width_shift_range=augment.width_shift,
+        height_shift_range=augment.height_shift,
+        zoom_range=list(augment.zoom),
+        horizontal_flip=augment.horizontal_flip,
+        fill_mode="nearest",
+        **options,
+    )
+
+    def one_hot(labels: np.ndarray) -> np.ndarray:
+        return keras.utils.to_categorical(labels, classes)
+
+    return (
+        augmented.flow(data["train"].pixels, one_hot(data["train"].labels), batch_size, seed=seed),
+        generator(**options).flow(data["eval"].pixels, one_hot(data["eval"].labels), batch_size, shuffle=False),
+    )
+
+
+def test_accuracy(classifier: Any, pictures: Pictures, prepare: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Return the share of pictures that a model is right on."""
+    found = [
+        classifier.predict_on_batch(prepare(pictures.pixels[start : start + 64].astype(np.float32))).argmax(-1)
+        for start in range(0, len(pictures.labels), 64)
+    ]
+    return float(np.mean(np.concatenate(found) == pictures.labels))
+
+
+def with_textbook(data: dict[str, Pictures], classes: int, config: schema.Config, seed: int) -> list[Point]:
+    """All layers trained at one rate, from raw pixels."""
+    import keras
+
+    from modules import weights
+
+    started = time.perf_counter()
+    size = data["train"].pixels.shape[1]
+    base = keras.applications.VGG16(include_top=False, weights=weights.locate("imagenet"), input_shape=(size, size, 3))
+    model = keras.Sequential(
+        [
+            base,
+            keras.layers.Flatten(),
+            keras.layers.Dense(256, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(classes, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    train, evaluation = generators(data, classes, config, seed)
+    epochs = sum(phase.epochs for phase in config.training.phases)
+    callback, points = clock(lambda: test_accuracy(model, data["test"], lambda pixels: pixels), started)
+    model.fit(train, validation_data=evaluation, epochs=epochs, callbacks=[callback], verbose=0)
+    return points
+
+
+def with_plain_keras(data: dict[str, Pictures], classes: int, config: schema.Config, seed: int) -> list[Point]:
+    """VGG16's own preprocessing, and our phases, rates and head, with what Keras has."""
+    import keras
+
+    from modules import model as ours
+    from modules import weights
+
+    started = time.perf_counter()
+    prepare = keras.applications.vgg16.preprocess_input
+    size = data["train"].pixels.shape[1]
+    base = keras.applications.VGG16(include_top=False, weights=weights.locate("imagenet"), input_shape=(size, size, 3))
+    head = ours.build_head(classes, base.output.shape[1:], config.model.model_dump())
+    model = keras.Model(base.input, head(base.output))
+    train, evaluation = generators(data, classes, config, seed, preprocessing_function=prepare)
+    callback, points = clock(lambda: test_accuracy(model, data["test"], prepare), started)
+    for phase in config.training.phases:
+        rates = {pattern.split("_")[0].split("/")[0]: rate for pattern, rate in phase.learning_rates if rate is not None}
+        for layer in base.layers:
+            layer.trainable = any(layer.name.startswith(name) for name in rates)
+        head_optimizer = keras.optimizers.Adam(rates["head"])
+        by_layer = {f"{name}_.*": keras.optimizers.Adam(rate) for name, rate in rates.items() if name != "head"}
+        optimizer = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(head_optimizer, by_layer))
+        model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+        model.fit(train, validation_data=evaluation, epochs=phase.epochs, callbacks=[callback], verbose=0)
+    return points
+
+
+def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, seed: int) -> list[Point]:
+    """What Trainer does, with nothing kept from an earlier run; the last point is of the weights that it keeps."""
+    import tensorflow as tf
+
+    from modules import batches, dataset, devices, features, fitting, model, trainer
+
+    size = data["train"].pixels.shape[1]
+    sections = config.model_dump(mode="json", include={"model", "training", "augmentation"}) | {"views_fingerprint": ""}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def split(name: str) -> batches.Split:
+            path = os.path.join(folder, f"{name}.gz")
+            with tf.io.TFRecordWriter(path, "GZIP") as writer:
+                for pixels, label in zip(*data[name], strict=True):
+                    feature = {
+                        features.PIXELS: features.bytes_feature(tf.io.serialize_tensor(pixels).numpy()),
+                        features.LABEL_ID: features.int_feature(int(label)),
+                    }
+                    writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+            written = dataset.TransformedSplit((path,), size, size, classes)
+            return batches.Split(written, written.scan())
+
+        splits = {name: split(name) for name in ("train", "eval")}
+        started = time.perf_counter()
+        classifier = trainer.build(splits["train"], sections)
+        source = batches.prepare(classifier, splits["train"], splits["eval"], sections, Path(folder))
+        prepared = time.perf_counter()
+        test = data["test"]
+        if source.cached:
+            parts = model.split(classifier, {variable.path for variable in source.model.weights})
+            assert parts is not None
+            test = Pictures(parts[0].predict(test.pixels.astype(np.float32), verbose=0), test.labels)
+        started += time.perf_counter() - prepared
+        callback, points = clock(lambda: test_accuracy(source.model, test, lambda pixels: pixels), started)
+        counts = splits["train"].contents.counts
+        compiled = devices.jit_compile(config.training.xla, source.cached)
+        fitting.fit(classifier, source, counts, sections["training"], fitting.Options(compiled, callbacks=(callback,)))
+        points.append(Point(points[-1].seconds, test_accuracy(source.model, test, lambda pixels: pixels)))
+    return points
+
+
+WAYS = {PLAIN: with_plain_keras, OURS: with_ours, TEXTBOOK: with_textbook}
+
+
+def measured(data: Path, size: int, config_path: str | None, overrides: Sequence[str], way: str, seed: int) -> list[Point]:
+    """Run one way with one seed, in this process."""
+    import keras
+
+    config = schema.load(config_path, (*overrides, f"training.seed={seed}", "training.early_stopping.patience=null"))
+    pictures, classes = read_folder(data, size)
+    keras.utils.set_random_seed(seed)
+    return WAYS[way](pictures, len(classes), config, seed)
+
+
+def summarise(runs: dict[str, list[list[Point]]]) -> Table:
+    """Return the table of all ways: final accuracy, seconds, and seconds to the accuracy that plain Keras ends with."""
+    curves = {way: [Point(*np.mean(epoch, axis=0)) for epoch in zip(*seeds, strict=True)] for way, seeds in runs.items()}
+    target = curves[PLAIN][-1].accuracy
+
+    def reached(way: str) -> float | None:
+        return next((point.seconds for point in curves[way] if point.accuracy >= target - 1e-9), None)
+
+    def text(seconds: float | None) -> str:
+        return "never" if seconds is None else f"{seconds:.0f}"
+
+    table = Table("way", "seconds", "test accuracy", f"seconds to {target:.4f}", "ours is sooner by")
+    ours = reached(OURS)
+    for way, curve in curves.items():
+        finals = [seed[-1].accuracy for seed in runs[way]]
+        spread = f"{curve[-1].accuracy:.4f} ({min(finals):.4f} to {max(finals):.4f})"
+        seconds = reached(way)
+        ratio = f"{seconds / ours:.1f} times" if ours and seconds and way != OURS else ""
+        table.add_row(way, text(curve[-1].seconds), spread, text(seconds), ratio)
+    return table
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--size", type=int, default=64, show_default=True, help="Pixels of each side.")
+@click.option("--config", "config_path", help="Configuration whose recipe all ways follow as far as they can.")
+@click.option("--set", "overrides", multiple=True, help="Override a key of the configuration.")
+@click.option("--seeds", default=3, show_default=True)
+@click.option(
+    "--results", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines; runs found there are not repeated."
+)
+@click.option("--way", "ways", type=click.Choice(list(WAYS)), multiple=True, default=list(WAYS), help="Only these.")
+@click.option("--only", type=(click.Choice(list(WAYS)), int), hidden=True)
+def main(
+    data: Path,
+    size: int,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    seeds: int,
+    results: Path | None,
+    ways: tuple[str, ...],
+    only: tuple[str, int] | None,
+) -> None:
+    """Print seconds, accuracy and ratios of the three ways."""
+    if only is not None:
+        print(json.dumps(measured(data, size, config_path, overrides, *only)))
+        return
+    console = Console(width=120)
+    same = [str(data), size, config_path, list(overrides)]
+    known: dict[str, Any] = {}
+    if results is not None and results.exists():
+        for line in results.read_text().splitlines():
+            known |= {line["key"]: line["points"] for line in [json.loads(line)]}
+    runs: dict[str, list[list[Point]]] = {way: [] for way in WAYS}
+    for seed in range(1, seeds + 1):
+        for way in ways:
+            key = json.dumps([*same, way, seed])
+            if key not in known:
+                command = [sys.executable, "-m", "benchmarks.time_to_accuracy", *sys.argv[1:], "--only", way, str(seed)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                known[key] = json.loads(done.stdout.splitlines()[-1])
+                if results is not None:
+                    with results.open("a") as opened:
+                        opened.write(json.dumps({"key": key, "points": known[key]}) + "\n")
+            runs[way].append([Point(*point) for point in known[key]])
+            curve = " ".join(f"{point.accuracy:.3f}@{point.seconds:.0f}" for point in runs[way][-1])
+            console.print(f"{way}, seed {seed}: {curve}", highlight=False)
+    if set(ways) == set(WAYS):
+        console.print(summarise(runs))
+
+
+if __name__ == "__main__":
+    main()

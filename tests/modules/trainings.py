@@ -1,0 +1,74 @@
+"""Small trainings of the real model for tests; also a program, so that a test can kill one.
+
+python -m tests.modules.trainings FOLDER OVERRIDES_JSON
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import schema
+from modules import batches, progress, trainer
+from tests.modules.test_dataset import write_split
+
+BASE = {
+    "model": {"weights": "imagenet", "dense_units": 16},
+    "augmentation": {"rotation": 10.0},
+    "training": {
+        "batch_size": 8,
+        "xla": False,
+        "early_stopping": {"patience": None},
+        "cache": {"views": 2},
+        "phases": [
+            {"name": "head", "epochs": 2, "learning_rates": [["head/.*", 1e-3], [".*", None]]},
+            {"name": "finetune", "epochs": 2, "learning_rates": [["head/.*", 1e-3], ["block5_.*", 1e-4], [".*", None]]},
+        ],
+    },
+}
+
+
+def merged(base: Any, changes: dict[str, Any]) -> Any:
+    """Change nested dictionaries."""
+    return base | {key: merged(base[key], new) if isinstance(base.get(key), dict) else new for key, new in changes.items()}
+
+
+def config(folder: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What Trainer gets, with changes."""
+    checked = schema.Config.model_validate(merged(BASE, changes or {}))
+    own = checked.model_dump(mode="json", include={"model", "training", "augmentation"})
+    return own | {"views_fingerprint": "1", "work_dir": str(folder / "work")}
+
+
+def inputs(folder: Path) -> trainer.Inputs:
+    """Pictures of three classes that can be told apart: 20 to train on, 7 to watch."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def split(name: str, count: int) -> batches.Split:
+        random = np.random.default_rng(count)
+        labels = [i % 3 for i in range(count)]
+        pictures = [random.integers(80 * label, 80 * label + 90, (32, 32, 3), dtype=np.uint8) for label in labels]
+        data = write_split(folder / name, pictures, labels, 3)
+        return batches.Split(data, data.scan())
+
+    return trainer.Inputs(split("train", 20), split("eval", 7), None)
+
+
+def train(folder: Path, changes: dict[str, Any] | None = None) -> trainer.Trained:
+    """Train with the recipe above, changed."""
+    return trainer.train(inputs(folder), config(folder, changes), None)
+
+
+def main() -> None:
+    """Train, say where training is, and write the weights down."""
+    folder, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
+    progress._SECONDS_BETWEEN_STEPS = 0.0
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
+    np.savez(folder / "weights.npz", *train(folder, changes).classifier.get_weights())
+
+
+if __name__ == "__main__":
+    main()
