@@ -141,18 +141,20 @@ class _Needs(NamedTuple):
 
     views: int
     augmented_epochs: int
+    with_plain: bool
     view_bytes: int
-    plain_bytes: int
+    eval_bytes: int
     budget: int
 
     @property
     def total(self) -> int:
-        return self.views * self.view_bytes + self.plain_bytes
+        return (self.views + self.with_plain) * self.view_bytes + self.eval_bytes
 
     def __str__(self) -> str:
         views = f"{self.views} augmented {'view' if self.views == 1 else 'views'} for {self.augmented_epochs} epochs"
-        sizes = f"{self.view_bytes / 1e6:,.1f} MB each, {self.plain_bytes / 1e6:,.1f} MB of plain pictures"
-        return f"{views} ({sizes}; {self.budget / 1e6:,.1f} MB are allowed and free)"
+        plain = " and a plain one" if self.with_plain else ""
+        sizes = f"{self.view_bytes / 1e6:,.1f} MB each, {self.eval_bytes / 1e6:,.1f} MB for the eval split"
+        return f"{views}{plain} ({sizes}; {self.budget / 1e6:,.1f} MB are allowed and free)"
 
 
 def _needs(prefix: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any], available: int) -> _Needs:
@@ -161,7 +163,7 @@ def _needs(prefix: keras.Model, train: Split, evaluation: Split, config: Mapping
     augmented = sum(phase["epochs"] for phase in phases if _augments(phase, config))
     with_plain = any(not _augments(phase, config) for phase in phases)
     one = feature_cache.view_bytes(prefix, train.contents.total, train.data.num_classes)
-    plain = feature_cache.view_bytes(prefix, evaluation.contents.total, train.data.num_classes) + with_plain * one
+    of_eval = feature_cache.view_bytes(prefix, evaluation.contents.total, train.data.num_classes)
     budget = min(cache["max_bytes"], available)
     if not augmented:
         views = 0
@@ -169,8 +171,8 @@ def _needs(prefix: keras.Model, train: Split, evaluation: Split, config: Mapping
         views = min(cache["views"], augmented)
     else:
         wanted = max(min(2, augmented), math.ceil(augmented / _EPOCHS_PER_VIEW))
-        views = max(1, min(wanted, (budget - plain) // one))
-    return _Needs(views, augmented, one, plain, budget)
+        views = max(1, min(wanted, (budget - of_eval) // one - with_plain))
+    return _Needs(views, augmented, with_plain, one, of_eval, budget)
 
 
 def _kept(
@@ -194,18 +196,17 @@ def _kept(
 
         return cache.view(augmented_key, f"view {epoch + 1}", batches, train.contents.total, classes)
 
-    def plain(key: str, split: Split) -> feature_cache.View:
+    def plain(key: str, name: str, split: Split) -> feature_cache.View:
         def batches(step: int) -> tf.data.Dataset:
             return dataset.evaluation_batches(split.data, batch_size).skip(step)
 
-        return cache.view(key, "plain view", batches, split.contents.total, classes)
+        return cache.view(key, name, batches, split.contents.total, classes)
 
-    with_plain = any(not _augments(phase, config) for phase in config["training"]["phases"] if phase["epochs"])
     return FromFeatures(
         suffix,
         [augmented(epoch) for epoch in range(needs.views)],
-        [plain(plain_key, train)] if with_plain else [],
-        plain(eval_key, evaluation),
+        [plain(plain_key, "plain view", train)] if needs.with_plain else [],
+        plain(eval_key, "eval view", evaluation),
         config,
     )
 

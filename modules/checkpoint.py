@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 _FILE = "state.npz"
-_KEPT = 3
+_KEPT = 2  # besides that of the training that goes on
 
 
 @dataclasses.dataclass
@@ -101,14 +101,15 @@ class Checkpoint:
             return [arrays[f"best {i}"] for i in range(count)] or None
 
 
-def prune(root: Path) -> None:
-    """Keep only the checkpoints that were written last.
+def prune(root: Path, keep: str) -> None:
+    """Delete the checkpoints of other trainings but the few that were written last.
 
     Args:
       root: the folder of all checkpoints' folders.
+      keep: name of the folder that stays in any case.
     """
-    folders = sorted(root.glob("*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in folders[_KEPT:]:
+    others = [folder for folder in root.glob("*") if folder.name != keep]
+    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True)[_KEPT:]:
         shutil.rmtree(folder)
 
 

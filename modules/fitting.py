@@ -135,6 +135,7 @@ class _Phase:
             epochs=epochs,
             steps_per_epoch=self._steps - position.step,
             class_weight=self._class_weights,
+            shuffle=False,
             callbacks=self._callbacks(position, interrupted),
             verbose=0,
         )

@@ -93,8 +93,9 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
         source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
         jit_compile = devices.jit_compile(config["training"]["xla"], source.cached)
         progress.logger.info("training on %s", devices.describe(policy, jit_compile))
-        state_dir = work_dir / "checkpoints" / identity(inputs, config)
-        checkpoint.prune(state_dir.parent)
+        # What is trained, and so its state, differs with the batches.
+        state_dir = work_dir / "checkpoints" / f"{identity(inputs, config)}-{'features' if source.cached else 'pictures'}"
+        checkpoint.prune(state_dir.parent, keep=state_dir.name)
         options = fitting.Options(jit_compile, log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
     if policy != "float32":
