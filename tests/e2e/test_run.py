@@ -60,9 +60,13 @@ class Project(NamedTuple):
         return self.root / "run" / "serving"
 
     def run(self, *overrides: str) -> Finished:
-        arguments = ["--config", str(self.root / "small.yaml"), "--data", str(self.root / "digits")]
+        return finetune("run", *self.arguments(*overrides))
+
+    def arguments(self, *overrides: str) -> list[str]:
+        """Of `finetune run`."""
+        folders = ["--data", str(self.root / "digits"), "--output-dir", str(self.root / "run")]
         settings = [word for override in overrides for word in ("--set", override)]
-        return finetune("run", *arguments, "--output-dir", str(self.root / "run"), *settings)
+        return ["--config", str(self.root / "small.yaml"), *folders, *settings]
 
     def versions(self) -> Sequence[str]:
         return sorted(path.name for path in self.serving.iterdir())
@@ -196,6 +200,37 @@ def test_a_new_picture_is_taken_in_and_without_bounds_even_a_worse_model_is_push
     assert len(examples) == 5 * 80 + 20 + 1
     assert any(b"3/new.png" in example for example in examples)
     assert len(project.versions()) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_training_goes_on_in_the_next_run(project: Project, first: Finished, signum: signal.Signals) -> None:
+    overrides = [f"augmentation.rotation={3 + signum / 100}", "evaluation.min_accuracy=null"]
+    command = [sys.executable, "-m", "cli", "run", *project.arguments(*overrides)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("head epoch 2/3" in line for line in process.stderr)
+        process.send_signal(signum)
+        rest = process.stderr.read()
+    assert process.returncode == (-signal.SIGKILL if signum == signal.SIGKILL else 1)
+    assert "Traceback" not in rest
+    again = project.run(*overrides)
+    assert "training goes on where it was interrupted: " in again.err
+    assert "head epoch 1/3" not in again.err
+    assert "finetune epoch 1/1" in again.err
+    assert "view 1" not in again.err, "the kept features are found"
+    assert re.search(r"gate +(blessed|refused)", again.out)
+
+
+def test_a_search_finds_what_training_takes(project: Project, first: Finished) -> None:
+    overrides = ["tuning.trials=2", "training.phases.1.epochs=0", "training.phases.0.max_steps=20"]
+    found = project.run(*overrides, "evaluation.min_accuracy=null")
+    assert found.code in {0, 1}, found.err
+    for node in ("Tuner", "Trainer", "Evaluator"):
+        assert found.state(node) == "done"
+    assert "trial 1: learning_rate_factor" in found.err
+    (best,) = project.latest("Tuner/best_hyperparameters/*").iterdir()
+    factor = json.loads(best.read_text())["values"]["learning_rate_factor"]
+    assert f"head: learning rate {1e-3 * factor:g}:" in found.err.split("Trainer ")[-2]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
