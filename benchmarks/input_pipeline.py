@@ -20,7 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ingest
+from benchmarks import ingest, reference
 from configs import schema
 
 SIZE, BATCH = 224, 32
@@ -28,17 +28,7 @@ SIZE, BATCH = 224, 32
 
 def with_generator(folder: Path) -> float:
     """Read all pictures once with ImageDataGenerator; return its seconds."""
-    import tensorflow as tf
-
-    augment = schema.Augmentation()
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(
-        rotation_range=augment.rotation,
-        width_shift_range=augment.width_shift,
-        height_shift_range=augment.height_shift,
-        zoom_range=list(augment.zoom),
-        horizontal_flip=augment.horizontal_flip,
-        fill_mode="nearest",
-    )
+    generator = reference.augmenting_generator(schema.Augmentation())
     batches = generator.flow_from_directory(folder, (SIZE, SIZE), batch_size=BATCH, seed=1)
     started = time.perf_counter()
     for number in range(len(batches)):

@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import reference
 from configs import schema
 
 SPLITS = {"train": 6, "eval": 1, "test": 3}
@@ -91,24 +92,16 @@ def generators(data: dict[str, Pictures], classes: int, config: schema.Config, s
     import keras
     import tensorflow as tf
 
-    augment, batch_size = config.augmentation, config.training.batch_size
-    generator = tf.keras.preprocessing.image.ImageDataGenerator
-    augmented = generator(
-        rotation_range=augment.rotation,
-        width_shift_range=augment.width_shift,
-        height_shift_range=augment.height_shift,
-        zoom_range=list(augment.zoom),
-        horizontal_flip=augment.horizontal_flip,
-        fill_mode="nearest",
-        **options,
-    )
+    batch_size = config.training.batch_size
+    augmented = reference.augmenting_generator(config.augmentation, **options)
+    plain = tf.keras.preprocessing.image.ImageDataGenerator(**options)
 
     def one_hot(labels: np.ndarray) -> np.ndarray:
         return keras.utils.to_categorical(labels, classes)
 
     return (
         augmented.flow(data["train"].pixels, one_hot(data["train"].labels), batch_size, seed=seed),
-        generator(**options).flow(data["eval"].pixels, one_hot(data["eval"].labels), batch_size, shuffle=False),
+        plain.flow(data["eval"].pixels, one_hot(data["eval"].labels), batch_size, shuffle=False),
     )
 
 

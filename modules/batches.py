@@ -107,9 +107,7 @@ class FromFeatures:
         return feature_cache.evaluation_batches(self._eval, _evaluation_batch_size(len(self._eval.features), self._config))
 
 
-def prepare(
-    classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any], work_dir: Path | None
-) -> Batches:
+def prepare(classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any], work_dir: Path) -> Batches:
     """Return kept features where the configuration freezes a prefix and they fit, else pictures; say which, and why.
 
     Args:
@@ -118,17 +116,17 @@ def prepare(
       evaluation: is watched.
       config: the sections `training` and `augmentation` of the configuration, and `views_fingerprint`, of the code that
         makes views.
-      work_dir: folder on a file system of this machine for what is kept; None keeps nothing.
+      work_dir: folder on a file system of this machine for what is kept.
     """
     phases = [phase for phase in config["training"]["phases"] if phase["epochs"]]
-    if work_dir is None or config["training"]["cache"]["views"] == 0:
+    if config["training"]["cache"]["views"] == 0:
         return _on_the_fly("off", classifier, train, evaluation, config)
     parts = model.split(classifier, optimizers.trained_paths(classifier, phases))
     if parts is None:
         return _on_the_fly("no layer stays frozen", classifier, train, evaluation, config)
     prefix, suffix = parts
     root = work_dir / "features"
-    needs = _needs(prefix, train, evaluation, config, feature_cache.available(root))
+    needs = _needs(prefix, phases, train, evaluation, config, feature_cache.available(root))
     if needs.total > needs.budget:
         return _on_the_fly(f"{needs} don't fit", classifier, train, evaluation, config, logging.WARNING)
     progress.logger.info("feature cache: %s, at %s", needs, prefix.layers[-1].name)
@@ -157,9 +155,15 @@ class _Needs(NamedTuple):
         return f"{views}{plain} ({sizes}; {self.budget / 1e6:,.1f} MB are allowed and free)"
 
 
-def _needs(prefix: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any], available: int) -> _Needs:
+def _needs(
+    prefix: keras.Model,
+    phases: Sequence[Mapping[str, Any]],
+    train: Split,
+    evaluation: Split,
+    config: Mapping[str, Any],
+    available: int,
+) -> _Needs:
     cache = config["training"]["cache"]
-    phases = [phase for phase in config["training"]["phases"] if phase["epochs"]]
     augmented = sum(phase["epochs"] for phase in phases if _augments(phase, config))
     with_plain = any(not _augments(phase, config) for phase in phases)
     one = feature_cache.view_bytes(prefix, train.contents.total, train.data.num_classes)

@@ -86,7 +86,7 @@ class Checkpoint:
 
         Args:
           model: as it was when saved, but for its values.
-          optimizer: likewise, built; None leaves its variables alone.
+          optimizer: likewise, built; its variables are left alone if none were saved. None has none.
 
         Returns:
           Weights of the best epoch; None if none had ended or nothing is kept.

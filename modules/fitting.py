@@ -119,8 +119,7 @@ class _Phase:
         position = self._saved.position()
         if position == checkpoint.Position() or position.phase != self._number:
             return checkpoint.Position(phase=self._number, best=self._best.value)
-        fresh = not (position.epoch or position.step)
-        weights = self._saved.restore(self._batches.model, None if fresh else self._batches.model.optimizer)
+        weights = self._saved.restore(self._batches.model, self._batches.model.optimizer)
         self._best.value, self._best.weights = position.best, weights
         return position
 
