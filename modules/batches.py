@@ -59,13 +59,21 @@ class FromPictures:
 
     def __init__(self, classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any]):
         self.model = classifier
-        self._train, self._eval, self._config = train.data, evaluation, config
+        self._train, self._eval, self._config = train, evaluation, config
 
     def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:
         """Return batches without end, from a step of an epoch on."""
         augment = self._config["augmentation"] if _augments(phase, self._config) else None
         training = self._config["training"]
-        return dataset.training_batches(self._train, training["batch_size"], training["seed"], augment, epoch, step)
+        return dataset.training_batches(
+            self._train.data,
+            training["batch_size"],
+            training["seed"],
+            augment,
+            epoch,
+            step,
+            self._train.contents.total,
+        )
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 from modules import augmentation, features, preprocessing
 
 _SHUFFLE_BYTES = 256 * 2**20
+_MEMORY_BYTES = 2 * 2**30
 
 
 class Contents(NamedTuple):
@@ -76,7 +77,13 @@ class TransformedSplit:
 
 
 def training_batches(
-    split: TransformedSplit, batch_size: int, seed: int, augment: dict[str, Any] | None, epoch: int = 0, step: int = 0
+    split: TransformedSplit,
+    batch_size: int,
+    seed: int,
+    augment: dict[str, Any] | None,
+    epoch: int = 0,
+    step: int = 0,
+    pictures: int | None = None,
 ) -> tf.data.Dataset:
     """Return batches without end, epoch after epoch, shuffled and augmented afresh in each.
 
@@ -89,12 +96,16 @@ def training_batches(
       augment: the `augmentation` section of the configuration; None leaves the pictures as they are.
       epoch: the first one, from 0.
       step: the first batch of that epoch, from 0.
+      pictures: how many there are; where given and no more than 2 GiB, they are read once and stay in memory.
 
     Returns:
       A dataset of (float32 images `[batch, height, width, 3]` in 0 to 255, labels `[batch, num_classes]`).
     """
-    window = max(batch_size, _SHUFFLE_BYTES // (split.height * split.width * 3))
+    picture_bytes = split.height * split.width * 3
+    window = max(batch_size, _SHUFFLE_BYTES // picture_bytes)
     examples = split.examples()
+    if pictures is not None and pictures * picture_bytes <= _MEMORY_BYTES:
+        examples = examples.cache()
     root = tf.constant([seed, 0], tf.int64)
 
     def shuffled(number: tf.Tensor) -> tf.data.Dataset:

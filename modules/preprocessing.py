@@ -5,12 +5,31 @@ The graph that Transform makes of `preprocessing_fn` is the very graph that the 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from modules import features
+
+
+def _decode(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Decode one picture, a JPEG by the largest of libjpeg's own scales that leaves at least the size asked for.
+
+    That is what Pillow's `draft` does; scaling while decoding is several times faster than resizing all pixels after.
+    """
+
+    def jpeg() -> tf.Tensor:
+        shape = tf.image.extract_jpeg_shape(encoded)
+        spare = tf.minimum(shape[0] // height, shape[1] // width)
+        scale = tf.reduce_sum(tf.cast(spare >= tf.constant([2, 4, 8]), tf.int32))
+        return tf.switch_case(scale, [functools.partial(tf.io.decode_jpeg, encoded, 3, ratio) for ratio in (1, 2, 4, 8)])
+
+    def other() -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
 def decode_and_resize(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -24,7 +43,7 @@ def decode_and_resize(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
     Returns:
       uint8 `[height, width, 3]`, RGB in 0 to 255.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = _decode(encoded, height, width)
     image.set_shape([None, None, 3])
     resized = tf.image.resize(image, [height, width], method="bilinear", antialias=True)
     return tf.saturate_cast(tf.round(resized), tf.uint8)

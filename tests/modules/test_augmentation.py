@@ -1,6 +1,5 @@
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,9 +17,7 @@ def warped(image: np.ndarray, **drawn: float) -> np.ndarray:
     values = {"angle": 0.0, "shift_y": 0.0, "shift_x": 0.0, "zoom_y": 1.0, "zoom_x": 1.0, "flip": 0.0} | drawn
     parameters = augmentation.AffineParameters(**{name: tf.constant([value], tf.float32) for name, value in values.items()})
     coefficients = augmentation.affine_coefficients(parameters, *image.shape[:2])
-    return keras.ops.image.affine_transform(
-        image[np.newaxis], coefficients, interpolation="bilinear", fill_mode="nearest"
-    ).numpy()[0]
+    return augmentation.interpolate(image[np.newaxis], coefficients).numpy()[0]
 
 
 def an_image(height: int, width: int) -> np.ndarray:
