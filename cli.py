@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from components.model_evaluator.gate import Check
     from configs.schema import Config
     from pipeline.local_runner import NodeStatus
     from pipeline.outcome import DataOutcome, Outcome
@@ -354,15 +355,33 @@ def _print_data(data: DataOutcome) -> None:
 def _print_outcome(outcome: Outcome) -> None:
     """Print the result of a run to standard output."""
     _print_data(outcome.data)
+    rows = {check.metric: check for check in outcome.checks}
+    accuracy, examples = rows["accuracy"], rows["test examples"].value
+    click.echo(f"test accuracy  {accuracy.value:.4f} on {examples:.0f} pictures")
     baseline = "none: no other model has been blessed"
-    if outcome.baseline_accuracy is not None:
-        baseline = f"{outcome.baseline_accuracy:.4f} (the last blessed model, on the same pictures)"
-    click.echo(f"test accuracy  {outcome.accuracy:.4f} on {outcome.examples} pictures")
+    if accuracy.baseline is not None:
+        baseline = f"{accuracy.baseline:.4f} (the last blessed model, on the same pictures)"
     click.echo(f"baseline       {baseline}")
+    _print_checks(outcome.checks)
     click.echo(f"gate           {'blessed' if outcome.blessed else 'refused'}")
-    for refusal in outcome.refusals:
-        click.echo(f"               {refusal}")
     click.echo(f"model          {outcome.pushed_to or 'not pushed'}")
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    """Print the gate's table, and a line for each bound that is not met."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from components.model_evaluator import gate
+
+    table = Table("metric", "value", "threshold", "baseline", "")
+    for check in checks:
+        numbers = gate.shown(check.value), check.threshold or "-", gate.shown(check.baseline)
+        table.add_row(check.metric, *numbers, "pass" if check.passed else "FAIL")
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    for check in checks:
+        if not check.passed:
+            click.echo(f"refused        {check.line}")
 
 
 def _predictions(model: LocalModel, paths: Sequence[str], top: int) -> Iterator[dict]:

@@ -160,8 +160,12 @@ def with_plain_keras(data: dict[str, Pictures], classes: int, config: schema.Con
         rates = {pattern.split("_")[0].split("/")[0]: rate for pattern, rate in phase.learning_rates if rate is not None}
         for layer in base.layers:
             layer.trainable = any(layer.name.startswith(name) for name in rates)
-        head_optimizer = keras.optimizers.Adam(rates["head"])
-        by_layer = {f"{name}_.*": keras.optimizers.Adam(rate) for name, rate in rates.items() if name != "head"}
+
+        def adam(rate: float, steps: int = len(train) * phase.epochs, decay: str = phase.decay) -> Any:
+            return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps) if decay == "cosine" else rate)
+
+        head_optimizer = adam(rates["head"])
+        by_layer = {f"{name}_.*": adam(rate) for name, rate in rates.items() if name != "head"}
         optimizer = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(head_optimizer, by_layer))
         model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
         model.fit(train, validation_data=evaluation, epochs=phase.epochs, callbacks=[callback], verbose=0)

@@ -266,6 +266,24 @@ class Evaluation(_Section):
     """Lowest accuracy that passes; null turns this bound off."""
     max_accuracy_drop: Fraction | None = 0.0
     """How far accuracy may fall below the last blessed model's, absolute; null turns this bound off."""
+    max_accuracy_drop_relative: Fraction | None = None
+    """How far accuracy may fall below the last blessed model's, as a share of that; null turns this bound off."""
+    min_recall: Fraction | None = None
+    """Lowest recall of every class, the share of its pictures that is recognised; null turns this bound off."""
+    min_recall_of: dict[str, Fraction] = {}
+    """Lowest recall of the classes named here, in the place of `min_recall`."""
+    min_top_k_accuracy: dict[Annotated[int, Field(ge=2)], Fraction] = {}
+    """Lowest share of pictures whose label is among the k most probable ones, by k."""
+    min_examples: Annotated[int, Field(ge=1)] = 10
+    """Fewest pictures in the test split on which a model is blessed."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] | None = None
+    """Accuracy, recall and top-k must reach their floors with this confidence, e.g. 0.95: what counts is the lower end of
+    the Wilson interval. null takes the numbers as they are."""
+    max_model_megabytes: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest exported model, in millions of bytes; null turns this bound off."""
+    max_latency_ms: Annotated[float, Field(gt=0.0)] | None = None
+    """Longest median time of one picture through the served graph on the machine that evaluates, in milliseconds; null turns
+    this bound off."""
 
 
 class Beam(_Section):

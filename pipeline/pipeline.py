@@ -19,6 +19,7 @@ from components.data_gate import findings
 from components.data_gate.component import DataGate, DataVerdict
 from components.image_example_gen.component import ImageExampleGen
 from components.image_schema_gen.component import ImageSchemaGen
+from components.model_evaluator.component import ModelEvaluator
 from configs import schema
 from modules import features, weights
 from pipeline import beam, evaluation
@@ -122,13 +123,15 @@ def create_pipeline(
         model=types.Channel(type=standard_artifacts.Model),
         model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
     ).with_id("Resolver")
-    evaluator = components.Evaluator(
+    evaluator = ModelEvaluator(
         examples=examples,
         example_splits=[features.TEST],
         model=model,
         baseline_model=baseline.outputs["model"],
         eval_config=evaluation.eval_config(config.evaluation),
-    )
+        limits=config.evaluation.model_dump(mode="json"),
+        code_fingerprint=code_fingerprint("components.model_evaluator.executor"),
+    ).with_id("Evaluator")
     pusher = components.Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],

@@ -1,0 +1,109 @@
+"""What the Evaluator does: TFX's own evaluation, then every bound of the gate on what it found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from tfx import types
+from tfx.components.evaluator import constants
+from tfx.components.evaluator import executor as tfx_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, path_utils
+
+from components.model_evaluator import gate, latency, samples
+from modules import features
+
+LIMITS_KEY = "limits"
+ACCURACY = "accuracy"
+TOP_K = "top_{}_accuracy"
+"""Names of the metrics in TFMA's configuration and results."""
+
+_EXTRACTORS = "components.model_evaluator.extractors"
+_EXAMPLE_COUNT = "example_count"
+_log = logging.getLogger("finetune.components.model_evaluator")
+
+
+class Executor(tfx_executor.Executor):
+    """TFX's Evaluator, whose blessing follows from our gate: TFMA knows no recall of a class, no interval and no size."""
+
+    def Do(  # noqa: N802 TFX's name
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Evaluate the model, judge it, and bless or refuse it.
+
+        Args:
+          input_dict: as TFX's Evaluator has it.
+          output_dict: `evaluation`, with TFMA's results, the gate's table and some predictions; `blessing`.
+          exec_properties: as TFX's Evaluator has them, and `limits`, the JSON of `gate.Limits`.
+        """
+        limits = gate.Limits(**json.loads(exec_properties[LIMITS_KEY]))
+        evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        with samples.kept_in(evaluation):
+            super().Do(input_dict, output_dict, exec_properties | {standard_component_specs.MODULE_PATH_KEY: _EXTRACTORS})
+        models = {"": _saved_model(input_dict[standard_component_specs.MODEL_KEY])}
+        if baseline := input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
+            # TFMA names the candidate only where there is a baseline to tell it from.
+            models = {tfma.CANDIDATE_KEY: models[""], tfma.BASELINE_KEY: _saved_model(baseline)}
+        measured = [_measure(evaluation, name, path, limits) for name, path in models.items()]
+        checks = gate.judge(limits, measured[0], measured[1] if baseline else None)
+        gate.write(evaluation, checks)
+        for check in checks:
+            if not check.passed:
+                _log.warning("refused: %s", check.line)
+        _bless(output_dict[standard_component_specs.BLESSING_KEY], all(check.passed for check in checks))
+
+
+def _saved_model(artifacts: list[types.Artifact]) -> str:
+    return path_utils.serving_model_path(artifact_utils.get_single_uri(artifacts))
+
+
+def _measure(evaluation: str, name: str, saved_model: str, limits: gate.Limits) -> gate.Measured:
+    """Collect what TFMA found of one model, and what can be seen of it on disk."""
+    overall: dict[str, float] = {}
+    recall: dict[str, tuple[float, int]] = {}
+    for metrics in tfma.load_metrics(evaluation):
+        found = {
+            item.key.name: item.value.double_value.value
+            for item in metrics.metric_keys_and_values
+            if item.value.HasField("double_value") and item.key.model_name == name and not item.key.is_diff
+        }
+        keys = metrics.slice_key.single_slice_keys
+        if not keys:
+            overall = found
+        elif keys[0].column == features.LABEL:
+            # The share of a label's pictures that the model is right on is its recall.
+            recall[keys[0].bytes_value.decode()] = (found[ACCURACY], round(found[_EXAMPLE_COUNT]))
+    pictures = [sample.image for sample in samples.read(evaluation)]
+    return gate.Measured(
+        accuracy=overall[ACCURACY],
+        top_k_accuracy={int(k): overall[TOP_K.format(k)] for k in limits.min_top_k_accuracy},
+        recall=recall,
+        megabytes=_bytes_below(saved_model) / 1e6,
+        latency_ms=latency.measure(saved_model, pictures) if limits.max_latency_ms is not None else None,
+    )
+
+
+def _bytes_below(folder: str) -> int:
+    return sum(
+        fileio.open(os.path.join(path, file), "rb").size() for path, _, files in fileio.walk(folder) for file in files
+    )
+
+
+def _bless(artifacts: list[types.Artifact], passed: bool) -> None:
+    """Put the gate's word in the place of TFX's, whose bounds let every model pass."""
+    blessing = artifact_utils.get_single_instance(artifacts)
+    path = os.path.join(blessing.uri, constants.BLESSED_FILE_NAME)
+    if not passed and fileio.exists(path):
+        fileio.remove(path)
+    if not passed:
+        io_utils.write_string_file(os.path.join(blessing.uri, constants.NOT_BLESSED_FILE_NAME), "")
+    value = constants.BLESSED_VALUE if passed else constants.NOT_BLESSED_VALUE
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)

@@ -1,0 +1,199 @@
+"""The bounds of the gate, and what a model makes of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+from scipy import stats
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+GATE_FILE = "gate.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The section `evaluation` of the configuration; see there."""
+
+    min_accuracy: float | None
+    max_accuracy_drop: float | None
+    max_accuracy_drop_relative: float | None
+    min_recall: float | None
+    min_recall_of: Mapping[str, float]
+    min_top_k_accuracy: Mapping[str, float]
+    min_examples: int
+    confidence: float | None
+    max_model_megabytes: float | None
+    max_latency_ms: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What is known of a model.
+
+    Attributes:
+      accuracy: on the whole test split, 0 to 1.
+      top_k_accuracy: by k, 0 to 1.
+      recall: by label: share of its test pictures that were recognised, and how many there are.
+      megabytes: of the exported model on disk.
+      latency_ms: median time of one picture through `serving_default` on this machine; None where nothing asks for it.
+    """
+
+    accuracy: float
+    top_k_accuracy: Mapping[int, float]
+    recall: Mapping[str, tuple[float, int]]
+    megabytes: float
+    latency_ms: float | None = None
+
+    @property
+    def examples(self) -> int:
+        """Pictures in the test split."""
+        return sum(count for _, count in self.recall.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One row of the gate's table.
+
+    Attributes:
+      metric: what was measured.
+      value: of the candidate; None if it could not be measured.
+      threshold: the bound in words, with the key that sets it; empty if the row only informs.
+      baseline: value of the model blessed last, on the same pictures.
+      passed: whether the bound is met.
+      note: why not, or what the numbers don't say.
+    """
+
+    metric: str
+    value: float | None
+    threshold: str
+    baseline: float | None
+    passed: bool
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """The row as a sentence."""
+        value = "unknown" if self.value is None else shown(self.value)
+        return f"{self.metric} {value}, asked for: {self.threshold}" + (f" ({self.note})" if self.note else "")
+
+
+def shown(number: float | None) -> str:
+    """Return a number of the table as text, four places at most."""
+    return "-" if number is None else f"{number:.4f}".rstrip("0").rstrip(".")
+
+
+def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> list[Check]:
+    """Return a row for every bound, in a fixed order.
+
+    A model passes if every row did.
+
+    Args:
+      limits: the bounds.
+      candidate: the new model.
+      baseline: the model blessed last, measured on the same pictures; None if there is none.
+    """
+    return [
+        *_on_accuracy(limits, candidate, baseline),
+        *_on_recall(limits, candidate, baseline),
+        *_on_top_k(limits, candidate, baseline),
+        Check(
+            "test examples",
+            candidate.examples,
+            f"at least {limits.min_examples} (evaluation.min_examples)",
+            None,
+            candidate.examples >= limits.min_examples,
+        ),
+        *_on_cost(limits, candidate, baseline),
+    ]
+
+
+def write(folder: str, checks: Sequence[Check]) -> None:
+    """Write the table into an evaluation artifact.
+
+    Args:
+      folder: its URI.
+      checks: the rows.
+    """
+    rows = [dataclasses.asdict(check) for check in checks]
+    io_utils.write_string_file(os.path.join(folder, GATE_FILE), json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+def read(folder: str) -> list[Check]:
+    """Read the table of an evaluation artifact; empty if an earlier version of this project made it.
+
+    Args:
+      folder: its URI.
+    """
+    path = os.path.join(folder, GATE_FILE)
+    if not fileio.exists(path):
+        return []
+    with fileio.open(path, "r") as opened:
+        return [Check(**row) for row in json.loads(opened.read())]
+
+
+def _on_accuracy(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
+    found, before = candidate.accuracy, baseline.accuracy if baseline else None
+    if limits.min_accuracy is None:
+        yield Check("accuracy", found, "", before, True)
+    else:
+        yield _share(limits, "accuracy", found, candidate.examples, limits.min_accuracy, "evaluation.min_accuracy", before)
+    for allowed, key, floor_of in (
+        (limits.max_accuracy_drop, "max_accuracy_drop", lambda drop, last: last - drop),
+        (limits.max_accuracy_drop_relative, "max_accuracy_drop_relative", lambda drop, last: last * (1.0 - drop)),
+    ):
+        if allowed is not None and before is not None:
+            # Both are counts over the same pictures: what differs by rounding alone is equal.
+            floor = floor_of(allowed, before)
+            threshold = f"at least {floor:.4f}, the last blessed model's less evaluation.{key} = {allowed:g}"
+            yield Check("accuracy against the baseline", found, threshold, before, found >= floor - 1e-9)
+
+
+def _on_recall(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
+    floors = {label: (floor, f"evaluation.min_recall_of.{label}") for label, floor in limits.min_recall_of.items()}
+    if limits.min_recall is not None:
+        floors = dict.fromkeys(candidate.recall, (limits.min_recall, "evaluation.min_recall")) | floors
+    for label, (floor, key) in sorted(floors.items()):
+        metric, before = f"recall of {label}", baseline.recall[label][0] if baseline and label in baseline.recall else None
+        if label in candidate.recall:
+            yield _share(limits, metric, *candidate.recall[label], floor, key, before)
+        else:
+            yield Check(metric, None, f"at least {floor:g} ({key})", before, False, "no test pictures of that label")
+
+
+def _on_top_k(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
+    for name, floor in limits.min_top_k_accuracy.items():
+        k = int(name)
+        before = baseline.top_k_accuracy[k] if baseline else None
+        key = f"evaluation.min_top_k_accuracy.{k}"
+        yield _share(limits, f"top-{k} accuracy", candidate.top_k_accuracy[k], candidate.examples, floor, key, before)
+
+
+def _on_cost(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
+    for metric, name, key in (
+        ("model size in MB", "megabytes", "max_model_megabytes"),
+        ("latency in ms", "latency_ms", "max_latency_ms"),
+    ):
+        bound, found = getattr(limits, key), getattr(candidate, name)
+        if bound is not None:
+            before = getattr(baseline, name) if baseline else None
+            yield Check(metric, found, f"at most {bound:g} (evaluation.{key})", before, found <= bound)
+
+
+def _share(
+    limits: Limits, metric: str, found: float, examples: int, floor: float, key: str, baseline: float | None
+) -> Check:
+    """A row for a share of the test pictures that must reach a floor, surely so where `confidence` is on."""
+    low, note, threshold = found, "", f"at least {floor:g} ({key})"
+    if limits.confidence is not None:
+        # Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; one-sided would be laxer.
+        interval = stats.binomtest(round(found * examples), examples).proportion_ci(limits.confidence, method="wilson")
+        low, percent = interval.low, f"{limits.confidence:.4g}"
+        note = f"with confidence {percent} at least {low:.4f} on {examples} pictures"
+    passed = low >= floor - 1e-9
+    if not passed and not note:
+        note = f"{floor - found:.4f} below"
+    return Check(metric, found, threshold, baseline, passed, note)

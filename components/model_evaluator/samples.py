@@ -1,0 +1,103 @@
+"""Some test examples with the Evaluator's own predictions: what a served model is compared with, and warmed up by."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+
+from modules import features, signatures
+
+SAMPLES_FILE = "samples.tfrecord"
+SAMPLES = 16
+
+_EXAMPLE = "example"
+
+
+class Sample(NamedTuple):
+    """One test example, and what the Evaluator's model said of it."""
+
+    example: bytes
+    """Serialised tf.Example, as ingested."""
+    probabilities: np.ndarray
+    """float32 `[n]`, in the order of the model's labels."""
+
+    @property
+    def image(self) -> bytes:
+        """The encoded picture."""
+        return tf.train.Example.FromString(self.example).features.feature[features.IMAGE].bytes_list.value[0]
+
+    @property
+    def label(self) -> str:
+        """What the picture shows."""
+        return tf.train.Example.FromString(self.example).features.feature[features.LABEL].bytes_list.value[0].decode()
+
+
+_folder: contextvars.ContextVar[str] = contextvars.ContextVar("folder")
+
+
+@contextlib.contextmanager
+def kept_in(folder: str) -> Iterator[None]:
+    """Say where `keeping` writes: TFX tells its extractors nothing but the models and their configuration.
+
+    Args:
+      folder: URI of the evaluation artifact.
+    """
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def keeping() -> beam.PTransform:
+    """Return a transform that writes some of TFMA's extracts with predictions aside, and hands on what came."""
+    return _keep(os.path.join(_folder.get(), SAMPLES_FILE))
+
+
+def read(folder: str) -> list[Sample]:
+    """Read the samples of an evaluation artifact.
+
+    Args:
+      folder: its URI.
+    """
+    found = []
+    for record in tf.data.TFRecordDataset(os.path.join(folder, SAMPLES_FILE)).as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        probabilities = np.array(feature[signatures.PROBABILITIES].float_list.value, np.float32)
+        found.append(Sample(feature[_EXAMPLE].bytes_list.value[0], probabilities))
+    return found
+
+
+@beam.ptransform_fn
+def _keep(extracts: beam.PCollection, path: str) -> beam.PCollection:
+    """Write those with the smallest digests aside, and hand on what came."""
+    _ = (
+        extracts
+        | "Unbatch" >> beam.FlatMap(_samples)
+        | "Choose" >> beam.combiners.Top.Smallest(SAMPLES, key=lambda pair: pair[0])
+        | "Spread" >> beam.FlatMap(lambda pairs: [record for _, record in pairs])
+        | "Write" >> beam.io.WriteToTFRecord(path, shard_name_template="")
+    )
+    return extracts
+
+
+def _samples(batch: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    predictions = batch[tfma.PREDICTIONS_KEY]
+    # With a baseline there is one more level, by the model's name.
+    predictions = predictions.get(tfma.CANDIDATE_KEY, predictions)
+    for example, row in zip(batch[tfma.INPUT_KEY], predictions[signatures.PROBABILITIES], strict=True):
+        sample = {
+            _EXAMPLE: features.bytes_feature(example),
+            signatures.PROBABILITIES: tf.train.Feature(float_list=tf.train.FloatList(value=row)),
+        }
+        record = tf.train.Example(features=tf.train.Features(feature=sample)).SerializeToString()
+        yield hashlib.sha256(example).hexdigest(), record
