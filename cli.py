@@ -93,7 +93,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
         _check_files(config)
         outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status), log_path)
     _print_outcome(outcome)
-    sys.exit(0 if outcome.blessed else _FAILED)
+    sys.exit(0 if outcome.pushed_to else _FAILED)
 
 
 @main.command()
@@ -364,6 +364,8 @@ def _print_outcome(outcome: Outcome) -> None:
     click.echo(f"baseline       {baseline}")
     _print_checks(outcome.checks)
     click.echo(f"gate           {'blessed' if outcome.blessed else 'refused'}")
+    for failure in outcome.failures:
+        click.echo(f"can't serve    {failure}")
     click.echo(f"model          {outcome.pushed_to or 'not pushed'}")
 
 

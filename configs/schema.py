@@ -286,6 +286,28 @@ class Evaluation(_Section):
     this bound off."""
 
 
+class InfraValidator(_Section):
+    """TFX's InfraValidator: starts TensorFlow Serving itself with the model before it is published."""
+
+    platform: Literal["docker", "kubernetes"]
+    """Where the server is started: with this machine's Docker, or as a pod of the cluster that the run is in."""
+    image: str = "tensorflow/serving:2.19.1"
+    """The server's image, with its tag."""
+
+
+class Serving(_Section):
+    """How blessed models are published for TensorFlow Serving."""
+
+    model_name: str | None = None
+    """Of the model at the server; null takes the pipeline's name."""
+    base_path: str | None = None
+    """The folder of versions as the server sees it, e.g. `/models`; null: as the machine that publishes does."""
+    keep: Annotated[int, Field(ge=2)] | None = None
+    """How many versions stay, the live one always; null deletes none."""
+    infra_validator: InfraValidator | None = None
+    """Besides our own check in a fresh process, try the model in TensorFlow Serving's container."""
+
+
 class Beam(_Section):
     """How the Beam nodes run."""
 
@@ -308,6 +330,7 @@ class Config(_Section):
     training: Training = Training()
     tuning: Tuning = Tuning()
     evaluation: Evaluation = Evaluation()
+    serving: Serving = Serving()
     beam: Beam = Beam()
 
 

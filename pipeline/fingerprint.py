@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
-_OURS = ("components", "modules", "configs")
+_OURS = ("components", "modules", "configs", "serving")
 _LIBRARIES = ("keras", "pillow", "tensorflow", "tensorflow-transform", "tfx")
 
 

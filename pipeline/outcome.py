@@ -9,10 +9,12 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator import constants as evaluator_constants
 
-from components.data_gate import executor, findings
+from components.data_gate import executor as data_gate
+from components.data_gate import findings
 from components.image_example_gen import rejects
 from components.image_example_gen.executor import PICTURES_PROPERTY
 from components.model_evaluator import gate
+from components.serving_check import executor as serving_check
 
 _RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 _PUSHED_DESTINATION = "pushed_destination"
@@ -44,12 +46,14 @@ class Outcome:
       data: what it was trained on.
       checks: the gate's table.
       blessed: whether the gate let the model pass.
+      failures: why the exported model can't be served, a line each; empty if it can.
       pushed_to: folder of the pushed version; None if the model was refused.
     """
 
     data: DataOutcome
     checks: tuple[gate.Check, ...]
     blessed: bool
+    failures: tuple[str, ...]
     pushed_to: str | None
 
 
@@ -67,6 +71,7 @@ def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcom
         data=_data_outcome(artifacts),
         checks=tuple(gate.read(artifacts["ModelEvaluation"].uri)),
         blessed=blessing.int_value == evaluator_constants.BLESSED_VALUE,
+        failures=tuple(serving_check.read_failures(artifacts["InfraBlessing"].uri)),
         pushed_to=pushed[_PUSHED_DESTINATION].string_value if _PUSHED_DESTINATION in pushed else None,
     )
 
@@ -93,7 +98,7 @@ def read_pictures(connection: metadata_store_pb2.ConnectionConfig, execution_id:
 
 
 def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcome:
-    found = executor.read_findings(outputs["DataVerdict"].uri)
+    found = data_gate.read_findings(outputs["DataVerdict"].uri)
     return DataOutcome(rejects.read_summary(outputs["Rejects"].uri), tuple(found))
 
 

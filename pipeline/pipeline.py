@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import tensorflow_data_validation as tfdv
 from ml_metadata.proto import metadata_store_pb2
 from tfx import components, types
+from tfx.dsl.compiler import constants
 from tfx.dsl.components.common import resolver
+from tfx.orchestration import data_types
 from tfx.orchestration import pipeline as tfx_pipeline
-from tfx.proto import pusher_pb2, transform_pb2
+from tfx.proto import infra_validator_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
 from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LatestBlessedBaselineStrategy
@@ -20,8 +23,10 @@ from components.data_gate.component import DataGate, DataVerdict
 from components.image_example_gen.component import ImageExampleGen
 from components.image_schema_gen.component import ImageSchemaGen
 from components.model_evaluator.component import ModelEvaluator
+from components.publisher.component import Publisher
+from components.serving_check.component import ServingCheck
 from configs import schema
-from modules import features, weights
+from modules import features, signatures, weights
 from pipeline import beam, evaluation
 from pipeline.fingerprint import code_fingerprint, file_fingerprint
 
@@ -132,17 +137,33 @@ def create_pipeline(
         limits=config.evaluation.model_dump(mode="json"),
         code_fingerprint=code_fingerprint("components.model_evaluator.executor"),
     ).with_id("Evaluator")
-    pusher = components.Pusher(
+    check = ServingCheck(
         model=model,
-        model_blessing=evaluator.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving_dir)
-        ),
+        evaluation=evaluator.outputs["evaluation"],
+        code_fingerprint=code_fingerprint("components.serving_check.executor"),
     )
+    validators = _infra_validators(config.serving.infra_validator, model, examples)
+    publisher = Publisher(
+        model=model,
+        examples=examples,
+        evaluation=evaluator.outputs["evaluation"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["blessing"],
+        container_blessing=validators[0].outputs["blessing"] if validators else None,
+        destination={
+            "folder": serving_dir,
+            "name": config.serving.model_name or config.name,
+            "base_path": config.serving.base_path,
+            "keep": config.serving.keep,
+            "image": config.image.model_dump(mode="json", include={"height", "width"}),
+            "config_fingerprint": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        },
+        run_id=data_types.RuntimeParameter(name=constants.PIPELINE_RUN_ID_PARAMETER_NAME, ptype=str),
+    ).with_id("Pusher")
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
-        components=[*data.in_order(), transform, *search, trainer, baseline, evaluator, pusher],
+        components=[*data.in_order(), transform, *search, trainer, baseline, evaluator, check, *validators, publisher],
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
         beam_pipeline_args=beam.arguments(config.beam),
@@ -191,6 +212,25 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
         code_fingerprint=code_fingerprint("components.data_gate.executor"),
     )
     return _DataNodes(example_gen, statistics_gen, schema_gen, example_validator, baseline, gate)
+
+
+def _infra_validators(
+    config: schema.InfraValidator | None, model: types.BaseChannel, examples: types.BaseChannel
+) -> list[components.InfraValidator]:
+    """TFX's InfraValidator, where it is wanted: TensorFlow Serving has to load the model and answer some test pictures."""
+    if config is None:
+        return []
+    image, _, tag = config.image.rpartition(":")
+    serving = infra_validator_pb2.ServingSpec(
+        tensorflow_serving=infra_validator_pb2.TensorFlowServing(image_name=image, tags=[tag])
+    )
+    getattr(serving, "kubernetes" if config.platform == "kubernetes" else "local_docker").SetInParent()
+    requests = infra_validator_pb2.RequestSpec(
+        tensorflow_serving=infra_validator_pb2.TensorFlowServingRequestSpec(signature_names=[signatures.EXAMPLES]),
+        split_name=features.TEST,
+        num_examples=8,
+    )
+    return [components.InfraValidator(model=model, examples=examples, serving_spec=serving, request_spec=requests)]
 
 
 def _trainer_config(config: schema.Config, work_dir: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components.model_evaluator import gate, latency, samples
+from components.model_evaluator import extractors, gate, latency, samples
 from modules import features
 
 LIMITS_KEY = "limits"
@@ -23,7 +23,6 @@ ACCURACY = "accuracy"
 TOP_K = "top_{}_accuracy"
 """Names of the metrics in TFMA's configuration and results."""
 
-_EXTRACTORS = "components.model_evaluator.extractors"
 _EXAMPLE_COUNT = "example_count"
 _log = logging.getLogger("finetune.components.model_evaluator")
 
@@ -47,7 +46,9 @@ class Executor(tfx_executor.Executor):
         limits = gate.Limits(**json.loads(exec_properties[LIMITS_KEY]))
         evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         with samples.kept_in(evaluation):
-            super().Do(input_dict, output_dict, exec_properties | {standard_component_specs.MODULE_PATH_KEY: _EXTRACTORS})
+            super().Do(
+                input_dict, output_dict, exec_properties | {standard_component_specs.MODULE_PATH_KEY: extractors.__name__}
+            )
         models = {"": _saved_model(input_dict[standard_component_specs.MODEL_KEY])}
         if baseline := input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
             # TFMA names the candidate only where there is a baseline to tell it from.
