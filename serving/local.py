@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from modules import signatures
+from serving import client, versions
 
 
 class ModelError(ValueError):
@@ -17,7 +17,7 @@ class ModelError(ValueError):
 
 
 def find_version(folder: Path) -> Path:
-    """Return the folder of a SavedModel: the given one, or the highest version below it.
+    """Return the folder of a SavedModel: the given one, or that of the live, else the highest version below it.
 
     Args:
       folder: a SavedModel, or what TensorFlow Serving watches: a folder with one numbered subfolder a version.
@@ -27,11 +27,13 @@ def find_version(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = [path for path in folder.glob("*/saved_model.pb") if path.parent.name.isdigit()]
-    if not versions:
+    store = versions.Versions(str(folder))
+    numbers = store.numbers()
+    if not numbers:
         what = "no such folder" if not folder.is_dir() else "no SavedModel here and no numbered version below"
         raise ModelError(f"{folder}: {what}; expected what a run pushed, e.g. OUTPUT_DIR/serving")
-    return max(versions, key=lambda path: int(path.parent.name)).parent
+    live = store.live
+    return folder / str(live if live in numbers else numbers[-1])
 
 
 class LocalModel:
@@ -42,24 +44,16 @@ class LocalModel:
     """
 
     def __init__(self, folder: Path):
-        version = find_version(folder)
         # The signatures live as long as the loaded object does.
-        self._loaded: Any = tf.saved_model.load(str(version))
-        self.preparation: dict[str, Any] = signatures.read_preparation(str(version))
-        """Keyword arguments of `modules.images.prepare` that make of a file what the model was trained on."""
+        self._loaded: Any = tf.saved_model.load(str(find_version(folder)))
 
-    def predict(self, encoded: Sequence[bytes]) -> list[dict[str, float]]:
-        """Return the probability of every label for each picture.
+    def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> client.Answer:
+        """Return the answer to a batch, as a server would.
 
         Args:
-          encoded: pictures as `modules.images.prepare` makes them.
-
-        Returns:
-          For each picture its labels with their probabilities, most probable first.
+          values: encoded pictures, or serialised tf.Examples for the signature `examples`.
+          signature: of the model.
         """
-        answer = self._loaded.signatures["serving_default"](image=tf.constant(list(encoded)))
-        names = [name.decode() for name in answer["all_classes"][0].numpy()]
-        return [
-            {names[index]: float(row[index]) for index in np.argsort(-row, kind="stable")}
-            for row in answer["probabilities"].numpy()
-        ]
+        answer = self._loaded.signatures[signature](**{client.INPUTS[signature]: tf.constant(list(values))})
+        names = [name.decode() for name in answer[signatures.ALL_CLASSES][0].numpy()]
+        return client.Answer(answer[signatures.PROBABILITIES].numpy(), names)

@@ -1,10 +1,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 import cli
 from components.image_example_gen import preparation, sources
 from configs import schema
+from serving import client, pictures
 from tests import corpus
 from tests.conftest import random_picture
 
@@ -22,12 +24,25 @@ def finetune(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["predict"], ["data"], ["data", "check"], ["config"], ["config", "show"], ["config", "schema"]]
+    "command",
+    [
+        [],
+        ["run"],
+        ["predict"],
+        ["serve-check"],
+        ["models"],
+        ["models", "rollback"],
+        ["data"],
+        ["data", "check"],
+        ["config"],
+        ["config", "show"],
+        ["config", "schema"],
+    ],
 )
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = finetune(*command, "--help")
     assert result.exit_code == 0
-    if command not in (["config"], ["data"]):
+    if command not in (["config"], ["data"], ["models"]):
         assert "finetune" in result.output.split("Example", 1)[1]
 
 
@@ -91,9 +106,9 @@ class Probe:
     def __init__(self) -> None:
         self.given: list[bytes] = []
 
-    def predict(self, encoded: list[bytes]) -> list[dict[str, float]]:
-        self.given += encoded
-        return [{"cat": 1.0} for _ in encoded]
+    def ask(self, values: Sequence[bytes], signature: str = "") -> client.Answer:
+        self.given += values
+        return client.Answer(np.ones((len(values), 1), np.float32), ["cat"])
 
 
 def test_predict_prepares_every_kind_of_file_as_ingestion_does(tmp_path: Path) -> None:
@@ -107,7 +122,7 @@ def test_predict_prepares_every_kind_of_file_as_ingestion_does(tmp_path: Path) -
         file = sources.ImageFile(path.name, str(path), "cat", "", 0, path.stat().st_size, 0)
         _, record = ingestion._prepare_file(file)
         expected += tf.train.Example.FromString(record).features.feature["image"].bytes_list.value
-    answers = list(cli._predictions(probe, paths, top=1))
+    answers = list(pictures.answers(probe, paths, probe.preparation, 1, 32, 1))
     assert [answer["label"] for answer in answers] == ["cat"] * len(corpus.VALID)
     assert probe.given == expected
 
@@ -117,6 +132,6 @@ def test_predict_refuses_every_bad_file_with_its_reason_and_answers_the_others(t
         (tmp_path / f"{number}.jpg").write_bytes(content)
     (tmp_path / "good.png").write_bytes(random_picture(1))
     paths = sorted(str(path) for path in tmp_path.iterdir())
-    answers = list(cli._predictions(Probe(), paths, top=1))
+    answers = list(pictures.answers(Probe(), paths, {}, 1, 32, 1))
     assert [answer["file"] for answer in answers if "error" not in answer] == [str(tmp_path / "good.png")]
     assert len(answers) == len(corpus.BAD) + 1

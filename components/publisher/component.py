@@ -65,7 +65,8 @@ class Publisher(base_component.BaseComponent):
           model_blessing: channel of type `standard_artifacts.ModelBlessing`.
           infra_blessing: channel of type `standard_artifacts.InfraBlessing`, of ServingCheck.
           destination: `folder` of the versions; `name` of the model at the server; `base_path`, the folder as the server
-            sees it, or None; `keep`, how many versions stay, or None; `image` and `config_fingerprint` for `model_info.json`.
+            sees it, or None; `keep`, how many versions stay, or None; `image` and `config_fingerprint`, for
+            `model_info.json`.
           run_id: differs from run to run.
           container_blessing: channel of type `standard_artifacts.InfraBlessing`, of TFX's InfraValidator.
         """

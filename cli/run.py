@@ -1,13 +1,8 @@
-"""The front door: the command `finetune`. Arguments, progress and exit codes; the work is done elsewhere.
-
-Exit codes: 0, 1 (the run failed or the gate refused) and 2 (usage). Results go to standard output, all else to
-standard error. Heavy libraries are imported inside the commands, so that `--help` answers at once.
-"""
+"""`finetune run` and `finetune data check`: nodes, their progress, and what came of them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -23,57 +18,26 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
 
+from cli import options
+
 if TYPE_CHECKING:
     from components.model_evaluator.gate import Check
     from configs.schema import Config
     from pipeline.local_runner import NodeStatus
     from pipeline.outcome import DataOutcome, Outcome
-    from serving.local import LocalModel
 
 _Outcome = TypeVar("_Outcome")
 
 _FAILED = 1
-_PICTURES_AT_ONCE = 32
 
 
-class InputError(click.ClickException):
-    """Arguments, a configuration or data that can't be used."""
-
-    exit_code = 2
-
-
-config_option = click.option("--config", "config_path", metavar="FILE", help="YAML file; without one, the defaults hold.")
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override one key, e.g. training.batch_size=16.",
-)
-data_option = click.option(
-    "--data",
-    metavar="SOURCE",
-    help="Folder with one subfolder of pictures per class, manifest (.csv, .jsonl) or TFRecords; stands for data.source.",
-)
 _OUTPUT_DIR: dict[str, Any] = {"metavar": "FOLDER", "type": click.Path(file_okay=False, path_type=Path)}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="finetune")
-def main() -> None:
-    r"""From a folder of labelled pictures to a gated, pushed classifier.
-
-    \b
-    Examples:
-      finetune run --data photos --output-dir runs/photos
-      finetune predict --model runs/photos/serving picture.jpg
-    """
-
-
-@main.command()
-@config_option
-@set_option
-@data_option
+@click.command()
+@options.config_option
+@options.set_option
+@options.data_option
 @click.option("--output-dir", **_OUTPUT_DIR, required=True, help="Where all that the runs of this project make is kept.")
 def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path) -> None:
     r"""Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
@@ -87,7 +51,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
       finetune run --config configs/flowers.yaml --data flower_photos --output-dir runs/flowers
       finetune run --data photos --output-dir runs/photos --set image.height=128 --set image.width=128
     """
-    config = _load_with_source(config_path, overrides, data)
+    config = options.load_with_source(config_path, overrides, data)
     log_path = _log_path(output_dir)
     with _interruptible(log_path):
         _check_files(config)
@@ -96,58 +60,21 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
     sys.exit(0 if outcome.pushed_to else _FAILED)
 
 
-@main.command()
-@click.option(
-    "--model",
-    "model_dir",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="OUTPUT_DIR/serving for its highest version, or the folder of one version.",
-)
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a picture.")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-def predict(model_dir: Path, top: int, images: tuple[str, ...]) -> None:
-    r"""Classify pictures with a pushed model and print a JSON line for each.
-
-    A file that can't be used gets a line with an `error`, the others are still answered, and the exit code is 1.
-
-    \b
-    Examples:
-      finetune predict --model runs/photos/serving picture.jpg
-      finetune predict --model runs/photos/serving/1795478357 --top 5 holidays/*.jpg
-    """
-    from pipeline import log_file
-
-    failed = False
-    with log_file.capture_output() as terminal:
-        from serving.local import LocalModel, ModelError
-
-        try:
-            model = LocalModel(model_dir)
-        except ModelError as error:
-            raise InputError(str(error)) from None
-        for line in _predictions(model, images, top):
-            failed |= "error" in line
-            print(json.dumps(line, ensure_ascii=False), file=terminal.out, flush=True)
-    sys.exit(_FAILED if failed else 0)
-
-
-@main.group(name="data")
-def data_group() -> None:
+@click.group()
+def data() -> None:
     """Look at the data before anything is trained."""
 
 
-@data_group.command(name="check")
-@config_option
-@set_option
-@data_option
+@data.command()
+@options.config_option
+@options.set_option
+@options.data_option
 @click.option(
     "--output-dir",
     **_OUTPUT_DIR,
     help="Of a project: compares with the data accepted last, keeps what was ingested. Without, nothing is kept.",
 )
-def check_data(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path | None) -> None:
+def check(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path | None) -> None:
     r"""Ingest and judge the data, print what was found, and train nothing.
 
     Exit code 1 means that a run would refuse the data.
@@ -158,7 +85,7 @@ def check_data(config_path: str | None, overrides: tuple[str, ...], data: str | 
       finetune data check --config photos.yaml --output-dir runs/photos
       finetune data check --data records/*.tfrecord.gz --set data.features.label=class
     """
-    config = _load_with_source(config_path, overrides, data)
+    config = options.load_with_source(config_path, overrides, data)
     with contextlib.ExitStack() as stack:
         folder = output_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
         log_path = _log_path(folder)
@@ -170,61 +97,6 @@ def check_data(config_path: str | None, overrides: tuple[str, ...], data: str | 
             click.echo(f"{finding.severity:<14} {finding.message}")
         click.echo(f"data           {'accepted' if outcome.accepted else 'refused'}")
     sys.exit(0 if outcome.accepted else _FAILED)
-
-
-@main.group()
-def config() -> None:
-    """Show the configuration and what it may hold."""
-
-
-@config.command()
-@config_option
-@set_option
-def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
-    r"""Print the effective configuration as YAML.
-
-    \b
-    Example:
-      finetune config show --config configs/digits.yaml --set training.batch_size=16
-    """
-    import yaml
-
-    effective = _load_config(config_path, overrides).model_dump(mode="json")
-    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), nl=False)
-
-
-@config.command(name="schema")
-def print_schema() -> None:
-    r"""Print the JSON schema of the configuration: every key, its unit, default and bounds.
-
-    \b
-    Example:
-      finetune config schema > finetune.schema.json
-    """
-    from configs.schema import Config
-
-    click.echo(json.dumps(Config.model_json_schema(), indent=2))
-
-
-def _load_config(path: str | None, overrides: Sequence[str], data: str | None = None) -> Config:
-    """Read the configuration, or end with exit code 2 and a line for each error."""
-    from configs import schema
-
-    if data is not None:
-        overrides = (*overrides, f"data.source={json.dumps(data)}")
-    try:
-        return schema.load(path, tuple(overrides))
-    except schema.ConfigError as error:
-        raise InputError(str(error)) from None
-
-
-def _load_with_source(path: str | None, overrides: Sequence[str], data: str | None) -> Config:
-    """Read the configuration and make its source absolute, or end with exit code 2."""
-    config = _load_config(path, overrides, data)
-    if config.data.source is None:
-        raise InputError("no pictures named: give --data SOURCE, or data.source in the configuration")
-    source = config.data.source if "://" in config.data.source else os.path.abspath(config.data.source)
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 
 def _log_path(output_dir: Path) -> Path:
@@ -259,7 +131,7 @@ def _check_files(config: Config) -> None:
                 schema_gen.read_schema(config.data.schema_file)
             sources.check(spans.resolve(*spans.divide(str(config.data.source)), config.data.num_spans))
         except (spans.DataError, schema_gen.SchemaError, weights.WeightsError) as error:
-            raise InputError(str(error)) from None
+            raise options.InputError(str(error)) from None
 
 
 def _runner() -> ModuleType:
@@ -386,26 +258,6 @@ def _print_checks(checks: Sequence[Check]) -> None:
             click.echo(f"refused        {check.line}")
 
 
-def _predictions(model: LocalModel, paths: Sequence[str], top: int) -> Iterator[dict]:
-    """Answer for files in order, a batch at a time."""
-    from modules import images
-
-    for start in range(0, len(paths), _PICTURES_AT_ONCE):
-        answers: dict[str, dict] = {}
-        pictures: dict[str, bytes] = {}
-        batch = paths[start : start + _PICTURES_AT_ONCE]
-        for path in batch:
-            try:
-                pictures[path] = images.prepare(Path(path).read_bytes(), **model.preparation).encoded
-            except (OSError, images.BadImageError) as error:
-                answers[path] = {"file": path, "error": getattr(error, "strerror", None) or str(error)}
-        scores = model.predict(list(pictures.values())) if pictures else []
-        for path, score_of in zip(pictures, scores, strict=True):
-            ranked = [{"label": label, "score": score} for label, score in list(score_of.items())[:top]]
-            answers[path] = {"file": path, **ranked[0], "top": ranked}
-        yield from (answers[path] for path in batch)
-
-
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     """Let SIGTERM end a run as Ctrl-C does."""
     raise KeyboardInterrupt
@@ -417,7 +269,3 @@ def _end(message: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(_FAILED)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,27 @@
+"""The front door: the command `finetune`. Arguments, progress and exit codes; the work is done elsewhere.
+
+Exit codes: 0, 1 (the run failed or the gate refused) and 2 (usage). Results go to standard output, all else to
+standard error. Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from cli import config, run, serving
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="finetune")
+def main() -> None:
+    r"""From a folder of labelled pictures to a gated, pushed classifier.
+
+    \b
+    Examples:
+      finetune run --data photos --output-dir runs/photos
+      finetune predict --model runs/photos/serving picture.jpg
+    """
+
+
+for command in (run.run, serving.predict, serving.serve_check, serving.models, run.data, config.config):
+    main.add_command(command)

@@ -1,0 +1,5 @@
+"""`python -m cli` is `finetune`."""
+
+from cli import main
+
+main()

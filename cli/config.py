@@ -1,0 +1,43 @@
+"""`finetune config`: the configuration, and what it may hold."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cli import options
+
+
+@click.group()
+def config() -> None:
+    """Show the configuration and what it may hold."""
+
+
+@config.command()
+@options.config_option
+@options.set_option
+def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
+    r"""Print the effective configuration as YAML.
+
+    \b
+    Example:
+      finetune config show --config configs/digits.yaml --set training.batch_size=16
+    """
+    import yaml
+
+    effective = options.load(config_path, overrides).model_dump(mode="json")
+    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config.command(name="schema")
+def print_schema() -> None:
+    r"""Print the JSON schema of the configuration: every key, its unit, default and bounds.
+
+    \b
+    Example:
+      finetune config schema > finetune.schema.json
+    """
+    from configs.schema import Config
+
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))

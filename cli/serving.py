@@ -1,0 +1,289 @@
+"""`finetune predict`, `finetune serve-check` and `finetune models`: pushed models and the servers that serve them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli import options
+
+if TYPE_CHECKING:
+    from serving.client import Client
+    from serving.model_info import ModelInfo
+    from serving.versions import Versions
+
+_FAILED = 1
+_PROGRESS_FROM = 100
+
+model_option = click.option(
+    "--model",
+    "model_dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="OUTPUT_DIR/serving for the live version, or the folder of one version.",
+)
+endpoint_options = (
+    click.option(
+        "--endpoint",
+        metavar="URL",
+        help="grpc://HOST:8500/NAME or http://HOST:8501/v1/models/NAME; grpcs and https for TLS.",
+    ),
+    click.option("--timeout", default=30.0, show_default=True, help="Seconds for a request, with all attempts."),
+    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Sent with each request, e.g. authorization."),
+    click.option(
+        "--certificates",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="PEM file with the authorities that vouch for the server.",
+    ),
+)
+
+
+def _with_endpoint(command: Any) -> Any:
+    for option in reversed(endpoint_options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@model_option
+@_with_endpoint
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a picture.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pictures a request.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=2, show_default=True, help="Requests at once.")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+def predict(
+    model_dir: Path | None,
+    endpoint: str | None,
+    timeout: float,
+    metadata: tuple[str, ...],
+    certificates: Path | None,
+    top: int,
+    batch_size: int,
+    concurrency: int,
+    images: tuple[str, ...],
+) -> None:
+    r"""Classify pictures with a pushed model, here or at a server, and print a JSON line for each.
+
+    A file that can't be used gets a line with an `error`, the others are still answered, and the exit code is 1. With
+    --endpoint, --model says how files were prepared in training, where that is not the default.
+
+    \b
+    Examples:
+      finetune predict --model runs/photos/serving picture.jpg
+      finetune predict --model runs/photos/serving/1795478357 --top 5 holidays/*.jpg
+      finetune predict --endpoint grpc://localhost:8500/images holidays/*.jpg
+    """
+    from pipeline import log_file
+
+    failed = False
+    message = None
+    with log_file.capture_output() as terminal:
+        from modules import signatures
+        from serving import client, pictures
+        from serving.local import LocalModel, ModelError, find_version
+
+        try:
+            preparation = signatures.read_preparation(str(find_version(model_dir))) if model_dir else {}
+            if endpoint is not None:
+                server: pictures.Model = _connect(endpoint, timeout, metadata, certificates)
+            elif model_dir is not None:
+                server = LocalModel(model_dir)
+            else:
+                raise options.InputError("what shall answer? Give --model FOLDER or --endpoint URL")
+        except ModelError as error:
+            raise options.InputError(str(error)) from None
+        with _counted(len(images), terminal.err) as advance:
+            try:
+                for record in pictures.answers(server, images, preparation, top, batch_size, concurrency):
+                    failed |= "error" in record
+                    print(json.dumps(record, ensure_ascii=False), file=terminal.out, flush=True)
+                    advance()
+            except client.ServingError as error:
+                message = str(error)
+    if message is not None:
+        click.echo(f"finetune: {message}", err=True)
+    sys.exit(_FAILED if failed or message else 0)
+
+
+@click.command(name="serve-check")
+@model_option
+@_with_endpoint
+def serve_check(
+    model_dir: Path | None, endpoint: str | None, timeout: float, metadata: tuple[str, ...], certificates: Path | None
+) -> None:
+    r"""Compare a server with what was published: its versions, signatures, and answers to the warm-up pictures.
+
+    Exit code 1 means that something is not as it was when the model was judged.
+
+    \b
+    Examples:
+      finetune serve-check --endpoint grpc://localhost:8500/images --model runs/photos/serving
+      finetune serve-check --endpoint http://localhost:8501/v1/models/images --model runs/photos/serving
+    """
+    from pipeline import log_file
+
+    if endpoint is None or model_dir is None:
+        raise options.InputError("give --endpoint URL and --model FOLDER")
+    failed = False
+    with log_file.capture_output() as terminal:
+        from serving import check, client
+
+        folder, info = _published(model_dir)
+        server = _connect(endpoint, timeout, metadata, certificates)
+        try:
+            for finding in check.findings(server, folder, info):
+                failed |= not finding.ok
+                print(f"{'ok' if finding.ok else 'FAIL':<5} {finding.what}: {finding.found}", file=terminal.out, flush=True)
+        except client.ServingError as error:
+            failed = True
+            print(f"finetune: {error}", file=terminal.err)
+    sys.exit(_FAILED if failed else 0)
+
+
+@click.group()
+def models() -> None:
+    """Published versions: look at them, go back to one, delete old ones."""
+
+
+_serving_dir = click.option(
+    "--serving-dir", metavar="FOLDER", required=True, help="Where versions are published: OUTPUT_DIR/serving."
+)
+
+
+@models.command(name="list")
+@_serving_dir
+def list_versions(serving_dir: str) -> None:
+    r"""Print the versions, when they were published, their accuracy, and which is live.
+
+    \b
+    Example:
+      finetune models list --serving-dir runs/photos/serving
+    """
+    with _versions(serving_dir) as store:
+        from serving import model_info
+
+        numbers, live, withdrawn = store.numbers(), store.live, store.withdrawn
+        rows = [(number, model_info.read(store.path(number))) for number in numbers]
+    click.echo(f"{'version':<12} {'published':<26} {'accuracy':<9} state")
+    for number, info in rows:
+        state = "live" if number == live else "withdrawn" if number in withdrawn else ""
+        accuracy = f"{info.metrics['accuracy']:.4f}" if info and "accuracy" in info.metrics else "-"
+        click.echo(f"{number:<12} {info.published if info else '-':<26} {accuracy:<9} {state}".rstrip())
+
+
+@models.command()
+@_serving_dir
+@click.argument("version", type=int)
+def verify(serving_dir: str, version: int) -> None:
+    r"""Check a version's files against their digests, load it, and compare its answers with those that were judged.
+
+    \b
+    Example:
+      finetune models verify 1795478357 --serving-dir runs/photos/serving
+    """
+    with _versions(serving_dir) as store:
+        from serving import check, model_info
+
+        if version not in store.numbers():
+            raise options.InputError(f"{serving_dir}: no version {version}; there are {store.numbers()}")
+        info = model_info.read(store.path(version))
+        if info is None:
+            wrong = [f"{model_info.FILE} is missing or can't be read"]
+        else:
+            wrong = model_info.differences(store.path(version), info) or check.answers_differently(store.path(version), info)
+    for line in wrong:
+        click.echo(line)
+    click.echo(f"{version} is {'not as it was published' if wrong else 'as it was published'}")
+    sys.exit(_FAILED if wrong else 0)
+
+
+@models.command()
+@_serving_dir
+@click.option("--to", type=int, metavar="VERSION", help="The version to serve; without, the one before the live one.")
+def rollback(serving_dir: str, to: int | None) -> None:
+    r"""Make an earlier version live; TensorFlow Serving follows models.config without a restart.
+
+    The versions above it are withdrawn: the next run publishes a new model if it has one, but none of these again.
+
+    \b
+    Examples:
+      finetune models rollback --serving-dir runs/photos/serving
+      finetune models rollback --to 1795478357 --serving-dir runs/photos/serving
+    """
+    with _versions(serving_dir) as store:
+        live = store.rollback(to)
+    click.echo(f"{live} is live")
+
+
+@models.command()
+@_serving_dir
+@click.option("--keep", type=click.IntRange(min=1), required=True, help="How many versions stay, the live one always.")
+def prune(serving_dir: str, keep: int) -> None:
+    r"""Delete old versions; never the live one.
+
+    \b
+    Example:
+      finetune models prune --keep 5 --serving-dir runs/photos/serving
+    """
+    with _versions(serving_dir) as store:
+        gone = store.prune(keep)
+    for number in gone:
+        click.echo(f"{number} is deleted")
+
+
+@contextlib.contextmanager
+def _versions(folder: str) -> Iterator[Versions]:
+    """The versions of a folder, quietly; errors end with exit code 2."""
+    from pipeline import log_file
+
+    with log_file.capture_output():
+        from serving import versions
+
+        store = versions.Versions(folder)
+        if not store.numbers():
+            raise options.InputError(f"{folder}: no version here; expected OUTPUT_DIR/serving of a run that pushed a model")
+        try:
+            yield store
+        except versions.VersionError as error:
+            raise options.InputError(str(error)) from None
+
+
+def _published(model_dir: Path) -> tuple[str, ModelInfo]:
+    from serving import local, model_info
+
+    try:
+        folder = str(local.find_version(model_dir))
+    except local.ModelError as error:
+        raise options.InputError(str(error)) from None
+    info = model_info.read(folder)
+    if info is None:
+        raise options.InputError(f"{folder}: {model_info.FILE} is missing or can't be read; was it published by a run?")
+    return folder, info
+
+
+def _connect(endpoint: str, timeout: float, metadata: tuple[str, ...], certificates: Path | None) -> Client:
+    from serving import client
+
+    pairs = dict(pair.partition("=")[::2] for pair in metadata)
+    try:
+        return client.connect(endpoint, client.Options(timeout, pairs, certificates))
+    except ValueError as error:
+        raise options.InputError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _counted(total: int, stream: Any) -> Iterator[Any]:
+    """A progress bar for long lists, on a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=stream)
+    with Progress(console=console, transient=True, disable=total < _PROGRESS_FROM or not console.is_terminal) as bar:
+        task = bar.add_task("pictures", total=total)
+        yield lambda: bar.advance(task)
