@@ -1,7 +1,5 @@
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -9,15 +7,6 @@ import pytest
 
 from serving import files, versions
 
-PUBLISHER = """
-import sys
-from pathlib import Path
-from serving import versions
-store = versions.Versions(sys.argv[1])
-complete = lambda folder, number: Path(folder, "number").write_text(str(number))
-for _ in range(int(sys.argv[3])):
-    print(store.publish(sys.argv[2], complete, "digits"), flush=True)
-"""
 PARTS = 40
 
 
@@ -36,6 +25,15 @@ def nothing(folder: str, number: int) -> None:
     """Add nothing to a version."""
 
 
+def number_it(folder: str, number: int) -> None:
+    Path(folder, "number").write_text(str(number))
+
+
+def publish_on_and_on(serving: str, model: str) -> None:
+    while True:
+        versions.Versions(serving).publish(model, number_it, "digits")
+
+
 def is_whole(version: Path) -> bool:
     parts = [path.stat().st_size for path in (version / "variables").iterdir()]
     return parts == [5000] * PARTS and (version / "number").read_text() == version.name
@@ -44,10 +42,16 @@ def is_whole(version: Path) -> bool:
 def test_killed_publishers_leave_nothing_that_a_server_would_load_half(tmp_path: Path, model: Path) -> None:
     serving = tmp_path / "serving"
     store, seen, chance = versions.Versions(str(serving)), set[int](), random.Random(0)
-    command = [sys.executable, "-c", PUBLISHER, str(serving), str(model), "50"]
-    started, kills = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)], 0
+    fork, kills = multiprocessing.get_context("fork"), 0
+
+    def start() -> multiprocessing.context.ForkProcess:
+        process = fork.Process(target=publish_on_and_on, args=(str(serving), str(model)))
+        process.start()
+        return process
+
+    started = [start(), start()]
     while len(seen) < 200:
-        kill_at = time.monotonic() + chance.uniform(0.5, 2.0)
+        kill_at = time.monotonic() + chance.uniform(0.05, 0.5)
         while time.monotonic() < kill_at:
             found = store.numbers()
             for number in found:
@@ -57,15 +61,15 @@ def test_killed_publishers_leave_nothing_that_a_server_would_load_half(tmp_path:
             seen |= set(found)
             assert store.live is None or is_whole(serving / str(store.live))
         victim = chance.randrange(2)
-        kills += started[victim].poll() is None
-        started[victim].send_signal(signal.SIGKILL)
-        started[victim].wait()
-        started[victim] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        started[victim].kill()
+        started[victim].join()
+        kills += 1
+        started[victim] = start()
     for process in started:
         process.kill()
-        process.wait()
-    assert kills > 3
-    last = store.publish(str(model), lambda folder, number: Path(folder, "number").write_text(str(number)), "digits")
+        process.join()
+    assert kills > 10
+    last = store.publish(str(model), number_it, "digits")
     assert last == max(store.numbers()) > max(seen)
     assert store.live == last
     others = {path.name for path in serving.iterdir()} - {str(number) for number in store.numbers()}
