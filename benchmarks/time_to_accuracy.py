@@ -5,7 +5,7 @@ clock runs from the decoded pictures on, and stands while the test split is eval
 mean over the seeds; what counts is when it first reaches the accuracy that plain Keras ends with.
 
   .venv/bin/python -m scripts.digits .demo/digits
-  .venv/bin/python -m benchmarks.time_to_accuracy --data .demo/digits --size 64 --config configs/digits.yaml
+  .venv/bin/python -m benchmarks.time_to_accuracy --data .demo/digits --size 64 --config benchmarks/recipe.yaml
 """
 
 from __future__ import annotations

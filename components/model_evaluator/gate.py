@@ -148,7 +148,7 @@ def _on_accuracy(limits: Limits, candidate: Measured, baseline: Measured | None)
         if allowed is not None and before is not None:
             # Both are counts over the same pictures: what differs by rounding alone is equal.
             floor = floor_of(allowed, before)
-            threshold = f"at least {floor:.4f}, the last blessed model's less evaluation.{key} = {allowed:g}"
+            threshold = f"at least {floor:.4f} (evaluation.{key} = {allowed:g})"
             yield Check("accuracy against the baseline", found, threshold, before, found >= floor - 1e-9)
 
 
