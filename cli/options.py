@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from configs.schema import Config
 
 
+FAILED = 1
+"""Exit code of a run that failed or was refused, and of answers that are missing."""
+
+
 class InputError(click.ClickException):
     """Arguments, a configuration or data that can't be used."""
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _Outcome = TypeVar("_Outcome")
 
-_FAILED = 1
-
 
 _OUTPUT_DIR: dict[str, Any] = {"metavar": "FOLDER", "type": click.Path(file_okay=False, path_type=Path)}
 
@@ -57,7 +55,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
         _check_files(config)
         outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status), log_path)
     _print_outcome(outcome)
-    sys.exit(0 if outcome.pushed_to else _FAILED)
+    sys.exit(0 if outcome.pushed_to else options.FAILED)
 
 
 @click.group()
@@ -96,7 +94,7 @@ def check(config_path: str | None, overrides: tuple[str, ...], data: str | None,
         for finding in outcome.findings:
             click.echo(f"{finding.severity:<14} {finding.message}")
         click.echo(f"data           {'accepted' if outcome.accepted else 'refused'}")
-    sys.exit(0 if outcome.accepted else _FAILED)
+    sys.exit(0 if outcome.accepted else options.FAILED)
 
 
 def _log_path(output_dir: Path) -> Path:
@@ -268,4 +266,4 @@ def _end(message: str) -> NoReturn:
     click.echo(f"finetune: {message}", err=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(_FAILED)
+    os._exit(options.FAILED)

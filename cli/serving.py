@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from serving.model_info import ModelInfo
     from serving.versions import Versions
 
-_FAILED = 1
 _PROGRESS_FROM = 100
 
 model_option = click.option(
@@ -108,7 +107,7 @@ def predict(
                 message = str(error)
     if message is not None:
         click.echo(f"finetune: {message}", err=True)
-    sys.exit(_FAILED if failed or message else 0)
+    sys.exit(options.FAILED if failed or message else 0)
 
 
 @click.command(name="serve-check")
@@ -143,7 +142,7 @@ def serve_check(
         except client.ServingError as error:
             failed = True
             print(f"finetune: {error}", file=terminal.err)
-    sys.exit(_FAILED if failed else 0)
+    sys.exit(options.FAILED if failed else 0)
 
 
 @click.group()
@@ -200,7 +199,7 @@ def verify(serving_dir: str, version: int) -> None:
     for line in wrong:
         click.echo(line)
     click.echo(f"{version} is {'not as it was published' if wrong else 'as it was published'}")
-    sys.exit(_FAILED if wrong else 0)
+    sys.exit(options.FAILED if wrong else 0)
 
 
 @models.command()

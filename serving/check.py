@@ -41,10 +41,7 @@ def findings(server: client.Client, version: str, info: model_info.ModelInfo) ->
     )
     names = server.signature_names()
     yield Finding("signatures", names >= {signatures.SERVING_DEFAULT, signatures.EXAMPLES}, ", ".join(sorted(names)))
-    for request in warmup.read(version):
-        signature = request.model_spec.signature_name
-        values = list(request.inputs[client.INPUTS[signature]].string_val)
-        yield _compared(f"{signature}, batch of {len(values)}", server, values, signature, info)
+    yield from _answers(server, version, info)
 
 
 def _compared(what: str, server: pictures.Model, values: list[bytes], signature: str, info: model_info.ModelInfo) -> Finding:
@@ -66,12 +63,13 @@ def answers_differently(version: str, info: model_info.ModelInfo) -> list[str]:
       version: its folder.
       info: what it says of itself.
     """
-    model = local.LocalModel(Path(version))
-    found = []
+    answers = _answers(local.LocalModel(Path(version)), version, info)
+    return [f"{finding.what}: {finding.found}" for finding in answers if not finding.ok]
+
+
+def _answers(model: pictures.Model, version: str, info: model_info.ModelInfo) -> Iterator[Finding]:
+    """Ask a model each warm-up request of a version."""
     for request in warmup.read(version):
         signature = request.model_spec.signature_name
         values = list(request.inputs[client.INPUTS[signature]].string_val)
-        finding = _compared(f"{signature}, batch of {len(values)}", model, values, signature, info)
-        if not finding.ok:
-            found.append(f"{finding.what}: {finding.found}")
-    return found
+        yield _compared(f"{signature}, batch of {len(values)}", model, values, signature, info)

@@ -45,14 +45,11 @@ class Versions:
 
     def numbers(self) -> list[int]:
         """Return the versions that a server could load, in order."""
-        if not tf.io.gfile.isdir(self.folder):
-            return []
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(self.folder)]
         return sorted(
-            int(name) for name in names if name.isdigit() and tf.io.gfile.exists(os.path.join(self.path(name), _SAVED_MODEL))
+            number for number in self._numbered() if tf.io.gfile.exists(os.path.join(self.path(number), _SAVED_MODEL))
         )
 
-    def path(self, number: int | str) -> str:
+    def path(self, number: int) -> str:
         """Return the folder of a version."""
         return os.path.join(self.folder, str(number))
 

@@ -82,13 +82,15 @@ def _measure(evaluation: str, name: str, saved_model: str, limits: gate.Limits) 
         elif keys[0].column == features.LABEL:
             # The share of a label's pictures that the model is right on is its recall.
             recall[keys[0].bytes_value.decode()] = (found[ACCURACY], round(found[_EXAMPLE_COUNT]))
-    pictures = [sample.image for sample in samples.read(evaluation)]
+    latency_ms = None
+    if limits.max_latency_ms is not None:
+        latency_ms = latency.measure(saved_model, [sample.image for sample in samples.read(evaluation)])
     return gate.Measured(
         accuracy=overall[ACCURACY],
         top_k_accuracy={int(k): overall[TOP_K.format(k)] for k in limits.min_top_k_accuracy},
         recall=recall,
         megabytes=_bytes_below(saved_model) / 1e6,
-        latency_ms=latency.measure(saved_model, pictures) if limits.max_latency_ms is not None else None,
+        latency_ms=latency_ms,
     )
 
 

@@ -35,11 +35,6 @@ class Sample(NamedTuple):
         """The encoded picture."""
         return tf.train.Example.FromString(self.example).features.feature[features.IMAGE].bytes_list.value[0]
 
-    @property
-    def label(self) -> str:
-        """What the picture shows."""
-        return tf.train.Example.FromString(self.example).features.feature[features.LABEL].bytes_list.value[0].decode()
-
 
 _folder: contextvars.ContextVar[str] = contextvars.ContextVar("folder")
 
