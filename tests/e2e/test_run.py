@@ -1,5 +1,6 @@
 """Whole runs of the command, on handwritten digits with VGG16's real weights: trained, judged and pushed for real."""
 
+import functools
 import json
 import re
 import shutil
@@ -236,7 +237,9 @@ def test_a_search_finds_what_training_takes(project: Project, first: Finished) -
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_pushes_nothing(project: Project, tmp_path: Path, signum: signal.Signals) -> None:
     command = [sys.executable, "-m", "cli", "run", "--data", str(project.root / "digits"), "--output-dir", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background jobs, and so perhaps these tests, ignore SIGINT and have their children ignore it.
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=default) as process:  # noqa: PLW1509
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         assert next(line for line in lines if line.startswith("ImageExampleGen"))
