@@ -26,6 +26,7 @@ setup(
         "keras>=3.15,<3.16",
         "keras-tuner>=1.4.8,<2",
         "kfp>=2.16,<2.17",
+        "kfp-kubernetes>=2.16,<2.18",
         "tensorboard>=2.20,<2.21",
         "numpy>=2.0",
         "tensorflow-serving-api>=2.19,<2.20",
@@ -45,10 +46,12 @@ setup(
     extras_require={
         "dev": [
             "hypothesis>=6.140",
+            "kubernetes-validate>=1.37",
             "mypy>=1.18",
             "pytest>=8.4",
             "ruff>=0.14",
             "scikit-learn",
+            "trustme>=1.2",
             "types-requests",
             "types-PyYAML",
         ]
