@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,84 +17,9 @@ import tensorflow_model_analysis as tfma
 import tensorflow_transform as tft
 
 from modules import dataset, features, signatures
-from scripts import digits
+from tests.e2e.conftest import Finished, Project, finetune
 
-CONFIG = """
-name: small
-image: {height: 32, width: 32}
-augmentation: {rotation: 5, width_shift: 0.05, height_shift: 0.05, zoom: [0.95, 1.05], horizontal_flip: false}
-data: {splits: {train: 6, eval: 1, test: 3}}
-training:
-  class_weights: balanced
-  phases:
-    - {name: head, epochs: 3, learning_rates: [["head/.*", 1.0e-3], [".*", null]]}
-    - {name: finetune, epochs: 1, learning_rates: [["head/.*", 1.0e-4], ["block5_.*", 1.0e-5], [".*", null]]}
-evaluation: {min_accuracy: 0.6, max_accuracy_drop: 0.0}
-"""
 INGESTION = ("ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
-
-
-class Finished(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def state(self, node: str) -> str:
-        """How a node ended."""
-        return re.findall(rf"^{node} +(done|cached|failed) ", self.err, re.MULTILINE)[-1]
-
-
-def finetune(*arguments: str) -> Finished:
-    done = subprocess.run([sys.executable, "-m", "cli", *arguments], capture_output=True, text=True, check=False)
-    return Finished(done.returncode, done.stdout, done.stderr)
-
-
-class Project(NamedTuple):
-    """A folder with pictures, a configuration and the runs on them."""
-
-    root: Path
-
-    @property
-    def serving(self) -> Path:
-        return self.root / "run" / "serving"
-
-    def run(self, *overrides: str) -> Finished:
-        return finetune("run", *self.arguments(*overrides))
-
-    def arguments(self, *overrides: str) -> list[str]:
-        """Of `finetune run`."""
-        folders = ["--data", str(self.root / "digits"), "--output-dir", str(self.root / "run")]
-        settings = [word for override in overrides for word in ("--set", override)]
-        return ["--config", str(self.root / "small.yaml"), *folders, *settings]
-
-    def versions(self) -> Sequence[str]:
-        return sorted(path.name for path in self.serving.iterdir() if path.name.isdigit())
-
-    def latest(self, pattern: str) -> Path:
-        """The newest of the folders numbered by their execution."""
-        return max((self.root / "run" / "pipeline_root").glob(pattern), key=lambda path: int(path.name))
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("project")
-    digits.write_digits(root / "all")
-    for label in "01234":
-        (root / "digits" / label).mkdir(parents=True)
-        for path in sorted((root / "all" / label).iterdir())[:80]:
-            shutil.copy(path, root / "digits" / label)
-    # Some pictures under a wrong label: no model can be right on all of them.
-    for path in sorted((root / "all" / "0").iterdir())[80:100]:
-        shutil.copy(path, root / "digits" / "1")
-    (root / "digits" / "2" / "broken.png").write_bytes(b"\x89PNG broken")
-    (root / "small.yaml").write_text(CONFIG)
-    return Project(root)
-
-
-@pytest.fixture(scope="module")
-def first(project: Project) -> Finished:
-    """The first run of the project."""
-    return project.run()
 
 
 def test_the_first_run_trains_and_pushes_a_model(project: Project, first: Finished) -> None:
