@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -284,6 +285,9 @@ class Evaluation(_Section):
     max_latency_ms: Annotated[float, Field(gt=0.0)] | None = None
     """Longest median time of one picture through the served graph on the machine that evaluates, in milliseconds; null turns
     this bound off."""
+    fail_when_refused: bool = False
+    """On Kubeflow, whether the last step of a run fails where nothing was published; `finetune run` always says so by its
+    exit code."""
 
 
 class InfraValidator(_Section):
@@ -318,6 +322,92 @@ class Beam(_Section):
     """Further pipeline arguments of Beam, e.g. `--flink_master=flink:8081`."""
 
 
+class Toleration(_Section):
+    """Lets a node's pod onto machines with a taint."""
+
+    key: str
+    """Of the taint."""
+    operator: Literal["Equal", "Exists"] = "Exists"
+    """Whether the value counts."""
+    value: str | None = None
+    """Of the taint, for `Equal`."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Of the taint; null tolerates all."""
+
+
+class Task(_Section):
+    """What the container of a node gets and how often it is tried; what is not set comes from `default`, then from us."""
+
+    cpu: Annotated[str, Field(pattern=r"^[0-9.]+m?$")] | None = None
+    """Cores that are asked for, e.g. `2` or `500m`."""
+    memory: Annotated[str, Field(pattern=r"^[0-9.]+([EPTGMK]i?)?$")] | None = None
+    """Asked for, and the most it may take, e.g. `8Gi`."""
+    accelerator: str | None = None
+    """Resource name of what trains, e.g. `nvidia.com/gpu`; null asks for none."""
+    accelerators: Annotated[int, Field(ge=1, le=16)] | None = None
+    """How many of them."""
+    node_selector: dict[str, str] | None = None
+    """Labels of the machines that may take it."""
+    tolerations: tuple[Toleration, ...] | None = None
+    """Taints that it may be put on."""
+    retries: Annotated[int, Field(ge=0, le=20)] | None = None
+    """How often it is tried again."""
+    retry_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Before the first time; twice as long before each next one, an hour at most."""
+    timeout_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Longest time of a try; null sets none."""
+    cache: bool | None = None
+    """Whether a result with the same inputs, parameters and code is taken as it is."""
+
+
+class Secret(_Section):
+    """Keys of a Kubernetes secret that containers find in their environment."""
+
+    name: str
+    """Of the secret."""
+    variables: dict[str, str]
+    """Names of environment variables, by key of the secret."""
+
+
+class Volume(_Section):
+    """A persistent volume claim that containers find in a folder."""
+
+    claim: str
+    """Name of the claim."""
+    path: Annotated[str, Field(pattern=r"^/.+")]
+    """Folder in the containers."""
+
+
+class Kubeflow(_Section):
+    """How the pipeline runs on Kubeflow Pipelines."""
+
+    volume: Volume = Volume(claim="finetune", path="/mnt/finetune")
+    """For artifacts, kept features, the state of training and the versions that are served, in a folder by the pipeline's
+    name; nodes of one run need it at once (ReadWriteMany), unless all are on one machine."""
+    pipeline_root: str | None = None
+    """For artifacts, e.g. on an object store; null takes the volume."""
+    volumes: tuple[Volume, ...] = ()
+    """Further ones, such as one with the pictures."""
+    secrets: tuple[Secret, ...] = ()
+    """For the environment; `FINETUNE_METADATA_URL` names the metadata store."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the image is pulled."""
+    parameters: tuple[str, ...] = (
+        "data.source",
+        "data.num_spans",
+        "data.new_labels",
+        "training.batch_size",
+        "evaluation.min_accuracy",
+        "evaluation.max_accuracy_drop",
+        "evaluation.fail_when_refused",
+    )
+    """Keys that a run may set anew; each phase's epochs besides. What is null can't be one."""
+    default: Task = Task()
+    """For all nodes."""
+    nodes: dict[str, Task] = {}
+    """By node, e.g. `Trainer`."""
+
+
 class Config(_Section):
     """All that differs between two projects."""
 
@@ -332,6 +422,7 @@ class Config(_Section):
     evaluation: Evaluation = Evaluation()
     serving: Serving = Serving()
     beam: Beam = Beam()
+    kubeflow: Kubeflow = Kubeflow()
 
 
 def load(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
@@ -347,34 +438,56 @@ def load(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Con
     Raises:
       ConfigError: the file can't be read, a key is unknown or a value is not allowed.
     """
-    values: Any = {}
+    text = ""
     if path is not None:
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: expected keys such as `data:` and `training:`, found {values!r:.60}")
-    base = _checked(values, str(path or "configuration"))
-    if not overrides:
+    settings = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: expected KEY=VALUE, e.g. --set training.batch_size=16")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+    return parse(text, str(path or "configuration"), settings)
+
+
+def parse(text: str, source: str, settings: Mapping[str, Any]) -> Config:
+    """Read a configuration from text.
+
+    Args:
+      text: YAML.
+      source: where it comes from, for messages.
+      settings: values by key, `a.b`, applied in order.
+
+    Returns:
+      The checked configuration.
+
+    Raises:
+      ConfigError: it is no YAML, a key is unknown or a value is not allowed.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: expected keys such as `data:` and `training:`, found {values!r:.60}")
+    base = _checked(values, source)
+    if not settings:
         return base
     values = base.model_dump(mode="json")
-    for override in overrides:
-        _apply(values, override)
+    for key, value in settings.items():
+        _apply(values, key, value)
     return _checked(values, "--set")
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `a.b=c` in nested plain values."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected KEY=VALUE, e.g. --set training.batch_size=16")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of one key, `a.b`, in nested plain values."""
+    override = f"{key}={value}"
     target: Any = values
     *parents, last = key.split(".")
     for depth, step in enumerate([*parents, last]):

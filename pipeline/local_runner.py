@@ -7,30 +7,25 @@ import datetime
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
-from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
-from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
-from tfx.proto.orchestration import executable_spec_pb2
 
 from configs import schema
-from pipeline import beam, outcome
+from pipeline import node, outcome
 from pipeline.pipeline import create_data_pipeline, create_pipeline
 
 _PIPELINE_ROOT = "pipeline_root"
 
-RUNNING, DONE, CACHED, FAILED = "running", "done", "cached", "failed"
+RUNNING, FAILED = "running", "failed"
 
 
 class NodeStatus(NamedTuple):
-    """How a node fares: its id, one of the states above, and the seconds since it started."""
+    """How a node fares: its id, one of the states above or of `node`, and the seconds since it started."""
 
     node_id: str
     state: str
@@ -109,42 +104,18 @@ def run(
       RunError: a node failed; those before it are kept and will be found cached by the next run.
     """
     run_id = datetime.datetime.now(datetime.UTC).isoformat()
-    ir = compiler.Compiler().compile(pipeline)
-    runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
-    deployment = runner_utils.extract_local_deployment_config(ir)
-    pictures = 0
-    for node in ir.nodes:
-        node_id = node.pipeline_node.node_info.id
+    ir = node.compile_for_run(pipeline, run_id)
+    for one in ir.nodes:
+        node_id = one.pipeline_node.node_info.id
         started = time.monotonic()
         on_status(NodeStatus(node_id, RUNNING, 0.0))
         try:
-            execution = launcher.Launcher(
-                pipeline_node=node.pipeline_node,
-                mlmd_connection=metadata.Metadata(connection),
-                pipeline_info=ir.pipeline_info,
-                pipeline_runtime_spec=ir.runtime_spec,
-                executor_spec=_with_beam_arguments(
-                    runner_utils.extract_executor_spec(deployment, node_id), beam.arguments(beam_config, pictures)
-                ),
-                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-            ).launch()
-        except Exception as error:
+            state = node.launch(ir, node_id, connection, beam_config)
+        except node.NodeError as error:
             on_status(NodeStatus(node_id, FAILED, time.monotonic() - started))
-            raise RunError(f"{node_id} failed: {_in_a_line(error)}") from error
-        state = _state(connection, execution.execution_id if execution else None)
+            raise RunError(str(error)) from error
         on_status(NodeStatus(node_id, state, time.monotonic() - started))
-        if state == FAILED:
-            raise RunError(f"{node_id} failed: its inputs could not be resolved")
-        pictures = pictures or outcome.read_pictures(connection, execution.execution_id)
     return run_id
-
-
-def _with_beam_arguments(executor_spec: Any, arguments: Sequence[str]) -> Any:
-    """The executor of a Beam node with other arguments; any other as it is."""
-    if isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
-        del executor_spec.beam_pipeline_args[:]
-        executor_spec.beam_pipeline_args.extend(arguments)
-    return executor_spec
 
 
 @contextlib.contextmanager
@@ -164,18 +135,3 @@ def _project(output_dir: Path) -> Iterator[tuple[Path, metadata_store_pb2.Connec
         for leftover in folder.glob(f"{_PIPELINE_ROOT}/*/.system/executor_execution/*/.temp"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield folder, metadata.sqlite_metadata_connection_config(str(folder / "metadata.db"))
-
-
-def _state(connection: metadata_store_pb2.ConnectionConfig, execution_id: int | None) -> str:
-    """What became of an execution: the launcher does not raise when a node's inputs are missing."""
-    if execution_id is None:
-        return FAILED
-    (execution,) = mlmd.MetadataStore(connection).get_executions_by_id([execution_id])
-    states = {metadata_store_pb2.Execution.CACHED: CACHED, metadata_store_pb2.Execution.COMPLETE: DONE}
-    return states.get(execution.last_known_state, FAILED)
-
-
-def _in_a_line(error: Exception) -> str:
-    """An exception in one line, without what Beam adds to it."""
-    message = str(error).split(" [while running")[0].split("\n\n")[0]
-    return f"{type(error).__name__}: {' '.join(message.split())}"

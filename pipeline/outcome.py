@@ -16,6 +16,10 @@ from components.image_example_gen.executor import PICTURES_PROPERTY
 from components.model_evaluator import gate
 from components.serving_check import executor as serving_check
 
+Connection = metadata_store_pb2.ConnectionConfig | metadata_store_pb2.MetadataStoreClientConfig
+"""Of a metadata store: a database, or a server that has one."""
+
+_FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 _PUSHED_DESTINATION = "pushed_destination"
 
@@ -57,7 +61,7 @@ class Outcome:
     pushed_to: str | None
 
 
-def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcome:
+def read(connection: Connection, run_id: str) -> Outcome:
     """Read the result of a finished run from the metadata store and the artifacts.
 
     Args:
@@ -76,7 +80,7 @@ def read(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> Outcom
     )
 
 
-def read_data(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> DataOutcome:
+def read_data(connection: Connection, run_id: str) -> DataOutcome:
     """Read what a run, finished or not, made of its data; its gate for data must have let it pass.
 
     Args:
@@ -86,15 +90,41 @@ def read_data(connection: metadata_store_pb2.ConnectionConfig, run_id: str) -> D
     return _data_outcome(_outputs_of_run(mlmd.MetadataStore(connection), run_id))
 
 
-def read_pictures(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> int:
-    """Return the number of pictures that an execution ingested, 0 if it is not one that does.
+def read_pictures(connection: Connection, run_id: str) -> int:
+    """Return the number of pictures that a run has ingested, 0 if it has not yet.
 
     Args:
       connection: of the metadata store.
-      execution_id: of any node.
+      run_id: of the run.
     """
-    outputs = _outputs(mlmd.MetadataStore(connection), [execution_id])
+    store = mlmd.MetadataStore(connection)
+    ingested = [execution.id for execution in _executions(store, run_id) if execution.last_known_state in _FINISHED]
+    outputs = _outputs(store, ingested)
     return max((artifact.custom_properties[PICTURES_PROPERTY].int_value for artifact in outputs), default=0)
+
+
+def read_unfinished(connection: Connection, run_id: str, node_id: str) -> list[int]:
+    """Return the ids of a node's executions in a run that were begun and did not end well.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+      node_id: of the node.
+    """
+    store = mlmd.MetadataStore(connection)
+    of_node = [context.id for context in store.get_contexts_by_type("node") if context.name.endswith(f".{node_id}")]
+    begun = {execution.id for context in of_node for execution in store.get_executions_by_context(context)}
+    return [
+        execution.id
+        for execution in _executions(store, run_id)
+        if execution.id in begun and execution.last_known_state not in _FINISHED
+    ]
+
+
+def _executions(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_store_pb2.Execution]:
+    """All executions of a run; none if nothing of it has begun."""
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    return store.get_executions_by_context(context.id) if context else []
 
 
 def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcome:
@@ -104,8 +134,7 @@ def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcom
 
 def _outputs_of_run(store: mlmd.MetadataStore, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
     """What the nodes of a run made, or took from the cache, by type; not what its resolvers looked up."""
-    context = store.get_context_by_type_and_name("pipeline_run", run_id)
-    made_by = [execution.id for execution in store.get_executions_by_context(context.id) if execution.type != _RESOLVER]
+    made_by = [execution.id for execution in _executions(store, run_id) if execution.type != _RESOLVER]
     return {artifact.type: artifact for artifact in _outputs(store, made_by)}
 
 

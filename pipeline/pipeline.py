@@ -134,7 +134,7 @@ def create_pipeline(
         model=model,
         baseline_model=baseline.outputs["model"],
         eval_config=evaluation.eval_config(config.evaluation),
-        limits=config.evaluation.model_dump(mode="json"),
+        limits=config.evaluation.model_dump(mode="json", exclude={"fail_when_refused"}),
         code_fingerprint=code_fingerprint("components.model_evaluator.executor"),
     ).with_id("Evaluator")
     check = ServingCheck(
@@ -156,7 +156,7 @@ def create_pipeline(
             "base_path": config.serving.base_path,
             "keep": config.serving.keep,
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
-            "config_fingerprint": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+            "config_fingerprint": hashlib.sha256(config.model_dump_json(exclude={"kubeflow"}).encode()).hexdigest(),
         },
         run_id=data_types.RuntimeParameter(name=constants.PIPELINE_RUN_ID_PARAMETER_NAME, ptype=str),
     ).with_id("Pusher")

@@ -193,7 +193,7 @@ class _RestClient:
             self._session.verify = str(options.certificates)
         # 503 is what a gateway in front of a server says where gRPC says UNAVAILABLE.
         retry = Retry(
-            total=_ATTEMPTS - 1, backoff_factor=0.2, backoff_max=5, status_forcelist=[503], allowed_methods=None, read=0
+            total=_ATTEMPTS - 1, backoff_factor=0.2, backoff_max=5, status_forcelist=[503], allowed_methods=None, read=False
         )
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 import tensorflow_transform as tft
 
+from components.model_evaluator import gate
 from modules import dataset, features, signatures
 from tests.e2e.conftest import Finished, Project, finetune
 
@@ -75,12 +76,26 @@ def test_a_second_run_finds_everything_done(project: Project, first: Finished) -
     assert len(project.versions()) == 1
 
 
-def test_a_worse_model_is_refused_by_the_change_and_not_pushed(project: Project, first: Finished) -> None:
+# What sets a bound, the key that its line names, and the threshold, which for a change follows from the baseline.
+BOUNDS = [
+    ("min_accuracy=0.9999", "min_accuracy", "0.9999"),
+    ("max_accuracy_drop=0", "max_accuracy_drop", None),
+    ("max_accuracy_drop_relative=0", "max_accuracy_drop_relative", None),
+    ("min_recall=0.9999", "min_recall", "0.9999"),
+    ("min_recall_of={'1': 0.999}", "min_recall_of.1", "0.999"),
+    ("min_top_k_accuracy={2: 0.9999}", "min_top_k_accuracy.2", "0.9999"),
+    ("min_examples=100000", "min_examples", "100000"),
+    ("max_model_megabytes=1", "max_model_megabytes", "1"),
+    ("max_latency_ms=0.001", "max_latency_ms", "0.001"),
+]
+
+
+def test_a_worse_model_is_refused_by_every_bound_and_not_pushed(project: Project, first: Finished) -> None:
     worse = project.run(
         "augmentation.rotation=6",
         "training.phases.0.max_steps=1",
         "training.phases.1.epochs=0",
-        "evaluation.min_accuracy=null",
+        *(f"evaluation.{setting}" for setting, _, _ in BOUNDS),
     )
     assert worse.code == 1, worse.err
     for node in INGESTION:
@@ -89,21 +104,34 @@ def test_a_worse_model_is_refused_by_the_change_and_not_pushed(project: Project,
         assert worse.state(node) == "done"
     accuracy, baseline = (float(re.findall(rf"{what} +([\d.]+)", worse.out)[0]) for what in ("test accuracy", "baseline"))
     assert accuracy < baseline
-    floor = re.findall(r"refused +accuracy against the baseline [\d.]+, asked for: at least ([\d.]+) ", worse.out)
-    assert float(floor[0]) == pytest.approx(baseline, abs=1e-4)
-    assert "(evaluation.max_accuracy_drop = 0)" in worse.out
+    refused = [check for check in gate.read(str(project.latest("Evaluator/evaluation/*"))) if not check.passed]
+    for _, key, bound in BOUNDS:
+        named = re.compile(
+            rf"at (least|most) {bound or f'{baseline:.4f}'} \(evaluation\.{re.escape(key)}[ )]",
+        )
+        lines = [check.line for check in refused if named.match(check.threshold)]
+        assert lines, key
+        for line in lines:
+            assert re.match(r"[\w -]+ [\d.]+, asked for: ", line)
+            assert f"refused        {line}" in worse.out
     assert re.search(r"gate +refused", worse.out)
     assert "not pushed" in worse.out
     assert len(project.versions()) == 1
 
 
-def test_a_model_below_the_bound_is_refused_and_not_pushed(project: Project, first: Finished) -> None:
-    refused = project.run("evaluation.min_accuracy=0.9999")
+def test_a_model_that_is_not_surely_good_enough_is_refused_and_not_pushed(project: Project, first: Finished) -> None:
+    accuracy = float(re.findall(r"test accuracy +([\d.]+)", first.out)[0])
+    bound = round(accuracy - 0.005, 3)
+    refused = project.run(f"evaluation.min_accuracy={bound}", "evaluation.confidence=0.95")
     assert refused.code == 1
     assert refused.state("Trainer") == "cached"
-    accuracy = float(re.findall(r"test accuracy +([\d.]+)", refused.out)[0])
-    short = float(re.findall(r"at least 0\.9999 \(evaluation\.min_accuracy\) \(([\d.]+) below\)", refused.out)[0])
-    assert short == pytest.approx(0.9999 - accuracy, abs=2e-4)
+    (line,) = re.findall(
+        r"refused +accuracy ([\d.]+), asked for: at least ([\d.]+) \(evaluation\.min_accuracy\) (.*)", refused.out
+    )
+    assert float(line[0]) == pytest.approx(accuracy, abs=1e-4)
+    assert float(line[1]) == bound
+    low = float(re.findall(r"with confidence 95 at least ([\d.]+) on", line[2])[0])
+    assert low < bound < accuracy
     assert len(project.versions()) == 1
 
 

@@ -271,14 +271,15 @@ def _rest_predict(server: StandIn, names: Sequence[str], body: bytes, received: 
     request.model_spec.signature_name = content.get("signature_name", "")
     for key in rows[0]:
         request.inputs[key].CopyFrom(tf.make_tensor_proto([row[key] for row in rows], shape=[len(rows)]))
-    outputs = {key: tf.make_ndarray(value) for key, value in server.predict(request, received).outputs.items()}
+    answer = server.predict(request, received)
+    outputs = {key: tf.make_ndarray(value).tolist() for key, value in answer.outputs.items()}
 
     def shown(value: Any) -> Any:
         if isinstance(value, bytes):
             return value.decode()
         return [shown(item) for item in value] if isinstance(value, list) else value
 
-    return {"predictions": [{key: shown(value[row].tolist()) for key, value in outputs.items()} for row in range(len(rows))]}
+    return {"predictions": [{key: shown(value[row]) for key, value in outputs.items()} for row in range(len(rows))]}
 
 
 @contextlib.contextmanager

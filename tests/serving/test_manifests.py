@@ -43,8 +43,15 @@ def test_the_compose_file_starts_the_server_on_models_config() -> None:
 
 def test_the_containers_of_kserve_would_be_valid_in_a_pod() -> None:
     # The schemas of Kubernetes don't know KServe's own kinds.
-    runtime, service = (yaml.safe_load(path.read_text()) for path in sorted((FOLDER / "kserve").glob("*.yaml"), reverse=True))
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": runtime["spec"]["containers"]}}
+    runtime, service = (
+        yaml.safe_load(path.read_text()) for path in sorted((FOLDER / "kserve").glob("*.yaml"), reverse=True)
+    )
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p"},
+        "spec": {"containers": runtime["spec"]["containers"]},
+    }
     manifests.validate(pod)
     model = service["spec"]["predictor"]["model"]
     assert model["runtime"] == runtime["metadata"]["name"]
