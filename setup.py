@@ -57,5 +57,5 @@ setup(
             "types-PyYAML",
         ]
     },
-    entry_points={"console_scripts": ["finetune=cli:main"]},
+    entry_points={"console_scripts": ["finetune=cli:main", "finetune-node=kubeflow.node_entrypoint:main"]},
 )

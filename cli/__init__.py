@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from cli import config, run, serving
+from cli import config, kubeflow, run, serving
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (run.run, serving.predict, serving.serve_check, serving.models, run.data, config.config):
+for command in (run.run, serving.predict, serving.serve_check, serving.models, run.data, config.config, kubeflow.kubeflow):
     main.add_command(command)

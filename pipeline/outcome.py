@@ -68,15 +68,13 @@ def read(connection: Connection, run_id: str) -> Outcome:
       connection: of the metadata store.
       run_id: as `local_runner.run` returned it.
     """
-    artifacts = _outputs_of_run(mlmd.MetadataStore(connection), run_id)
-    blessing = artifacts["ModelBlessing"].custom_properties[evaluator_constants.ARTIFACT_PROPERTY_BLESSED_KEY]
-    pushed = artifacts["PushedModel"].custom_properties
+    artifacts = read_outputs(connection, run_id)
     return Outcome(
         data=_data_outcome(artifacts),
         checks=tuple(gate.read(artifacts["ModelEvaluation"].uri)),
-        blessed=blessing.int_value == evaluator_constants.BLESSED_VALUE,
+        blessed=is_blessed(artifacts["ModelBlessing"]),
         failures=tuple(serving_check.read_failures(artifacts["InfraBlessing"].uri)),
-        pushed_to=pushed[_PUSHED_DESTINATION].string_value if _PUSHED_DESTINATION in pushed else None,
+        pushed_to=pushed_to(artifacts["PushedModel"]),
     )
 
 
@@ -87,7 +85,39 @@ def read_data(connection: Connection, run_id: str) -> DataOutcome:
       connection: of the metadata store.
       run_id: as `local_runner.run` returned it.
     """
-    return _data_outcome(_outputs_of_run(mlmd.MetadataStore(connection), run_id))
+    return _data_outcome(read_outputs(connection, run_id))
+
+
+def is_blessed(blessing: metadata_store_pb2.Artifact) -> bool:
+    """Return whether the gate let a model pass.
+
+    Args:
+      blessing: the Evaluator's.
+    """
+    value = blessing.custom_properties[evaluator_constants.ARTIFACT_PROPERTY_BLESSED_KEY]
+    return value.int_value == evaluator_constants.BLESSED_VALUE
+
+
+def pushed_to(pushed: metadata_store_pb2.Artifact) -> str | None:
+    """Return the folder of a published version; None if nothing was published.
+
+    Args:
+      pushed: the Pusher's output.
+    """
+    properties = pushed.custom_properties
+    return properties[_PUSHED_DESTINATION].string_value if _PUSHED_DESTINATION in properties else None
+
+
+def read_outputs(connection: Connection, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
+    """Return what the nodes of a run made, or took from the cache, by type; not what its resolvers looked up.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+    """
+    store = mlmd.MetadataStore(connection)
+    made_by = [execution.id for execution in _executions(store, run_id) if execution.type != _RESOLVER]
+    return {artifact.type: artifact for artifact in _outputs(store, made_by)}
 
 
 def read_pictures(connection: Connection, run_id: str) -> int:
@@ -130,12 +160,6 @@ def _executions(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_sto
 def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcome:
     found = data_gate.read_findings(outputs["DataVerdict"].uri)
     return DataOutcome(rejects.read_summary(outputs["Rejects"].uri), tuple(found))
-
-
-def _outputs_of_run(store: mlmd.MetadataStore, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
-    """What the nodes of a run made, or took from the cache, by type; not what its resolvers looked up."""
-    made_by = [execution.id for execution in _executions(store, run_id) if execution.type != _RESOLVER]
-    return {artifact.type: artifact for artifact in _outputs(store, made_by)}
 
 
 def _outputs(store: mlmd.MetadataStore, execution_ids: Sequence[int]) -> Sequence[metadata_store_pb2.Artifact]:

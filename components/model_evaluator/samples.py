@@ -28,7 +28,9 @@ class Sample(NamedTuple):
     example: bytes
     """Serialised tf.Example, as ingested."""
     probabilities: np.ndarray
-    """float32 `[n]`, in the order of the model's labels."""
+    """float32 `[n]`."""
+    labels: list[str]
+    """`n`, in the order of the probabilities."""
 
     @property
     def image(self) -> bytes:
@@ -68,7 +70,8 @@ def read(folder: str) -> list[Sample]:
     for record in tf.data.TFRecordDataset(os.path.join(folder, SAMPLES_FILE)).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         probabilities = np.array(feature[signatures.PROBABILITIES].float_list.value, np.float32)
-        found.append(Sample(feature[_EXAMPLE].bytes_list.value[0], probabilities))
+        labels = [label.decode() for label in feature[signatures.ALL_CLASSES].bytes_list.value]
+        found.append(Sample(feature[_EXAMPLE].bytes_list.value[0], probabilities, labels))
     return found
 
 
@@ -89,10 +92,12 @@ def _samples(batch: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     predictions = batch[tfma.PREDICTIONS_KEY]
     # With a baseline there is one more level, by the model's name.
     predictions = predictions.get(tfma.CANDIDATE_KEY, predictions)
-    for example, row in zip(batch[tfma.INPUT_KEY], predictions[signatures.PROBABILITIES], strict=True):
+    rows = zip(predictions[signatures.PROBABILITIES], predictions[signatures.ALL_CLASSES], strict=True)
+    for example, (row, labels) in zip(batch[tfma.INPUT_KEY], rows, strict=True):
         sample = {
             _EXAMPLE: features.bytes_feature(example),
             signatures.PROBABILITIES: tf.train.Feature(float_list=tf.train.FloatList(value=row)),
+            signatures.ALL_CLASSES: tf.train.Feature(bytes_list=tf.train.BytesList(value=labels)),
         }
         record = tf.train.Example(features=tf.train.Features(feature=sample)).SerializeToString()
         yield hashlib.sha256(example).hexdigest(), record

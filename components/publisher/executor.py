@@ -106,13 +106,12 @@ def _complete(
     kept = samples.read(evaluation.uri)
     pictures, records = [sample.image for sample in kept], [sample.example for sample in kept]
     warmup.write(folder, warmup.requests(destination["name"], pictures, records))
-    answer = tf.saved_model.load(folder).signatures[signatures.SERVING_DEFAULT](image=tf.constant(pictures[:1]))
     preparation = signatures.read_preparation(folder)
     info = model_info.ModelInfo(
         version=number,
         published=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         name=destination["name"],
-        labels=[label.decode() for label in answer[signatures.ALL_CLASSES][0].numpy()],
+        labels=kept[0].labels,
         image=destination["image"] | {"preparation": preparation},
         metrics={check.metric: check.value for check in gate.read(evaluation.uri) if check.value is not None},
         git_revision=_revision(),

@@ -1,0 +1,289 @@
+"""`finetune kubeflow`: the pipeline on Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli import options
+
+if TYPE_CHECKING:
+    from kubeflow.client import NodeState, Pipelines
+
+_SECONDS = 5.0
+"""Between two looks at a run."""
+
+server_options = (
+    click.option("--host", envvar="KFP_HOST", metavar="URL", help="Of Kubeflow Pipelines; in the cluster it is found."),
+    click.option(
+        "--token-file",
+        envvar="KFP_TOKEN_FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="File with a bearer token.",
+    ),
+    click.option("--namespace", help="Of the user, where Kubeflow has several."),
+)
+run_options = (
+    click.option(
+        "--pipeline",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default="pipeline.yaml",
+        show_default=True,
+        help="What `finetune kubeflow compile` wrote.",
+    ),
+    click.option("--experiment", help="Made if it is missing; without, the pipeline's name."),
+    click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="Of the runs."),
+    click.option("--service-account", help="That the pods run as."),
+)
+
+
+@click.group()
+def kubeflow() -> None:
+    """Compile the pipeline for Kubeflow Pipelines, run it there, now or on a schedule."""
+
+
+@kubeflow.command(name="compile")
+@options.config_option
+@options.set_option
+@options.data_option
+@click.option("--image", required=True, help="The image with this project, as the cluster pulls it.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="pipeline.yaml",
+    show_default=True,
+    help="File to write.",
+)
+def compile_pipeline(
+    config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path
+) -> None:
+    r"""Write the pipeline as YAML for Kubeflow Pipelines v2: a container task per node.
+
+    The pictures are named as the containers see them; what a run may set anew becomes parameters of the pipeline.
+
+    \b
+    Examples:
+      finetune kubeflow compile --config photos.yaml --image registry/finetune:1 --output pipeline.yaml
+      finetune kubeflow compile --data /mnt/finetune/photos/{SPAN} --image finetune:1 --set kubeflow.volume.claim=shared
+    """
+    from pipeline import log_file
+
+    config = options.load_with_source(config_path, overrides, data)
+    with log_file.capture_output():
+        from configs.schema import ConfigError
+        from kubeflow import compiler
+
+        try:
+            tasks = compiler.compile_pipeline(config, image, output)
+        except (compiler.CompileError, ConfigError, OSError) as error:
+            raise options.InputError(str(error)) from None
+    click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")
+
+
+def _with_server(command: Any) -> Any:
+    for option in reversed(server_options):
+        command = option(command)
+    return command
+
+
+def _with_run(command: Any) -> Any:
+    for option in reversed(run_options):
+        command = option(command)
+    return command
+
+
+@kubeflow.command()
+@_with_run
+@_with_server
+@click.option("--follow", is_flag=True, help="Wait for the end, with a line a node.")
+def submit(
+    pipeline: Path,
+    experiment: str | None,
+    parameters: tuple[str, ...],
+    service_account: str | None,
+    host: str | None,
+    token_file: Path | None,
+    namespace: str | None,
+    follow: bool,
+) -> None:
+    r"""Start a run now; the pipeline is uploaded first, if it has changed.
+
+    \b
+    Examples:
+      finetune kubeflow submit --pipeline pipeline.yaml --host http://localhost:8080 --follow
+      finetune kubeflow submit --pipeline pipeline.yaml --parameter training_phases_1_epochs=20
+    """
+    with _server(host, token_file, namespace) as server:
+        run_id = server.submit(pipeline, experiment, _values(parameters), service_account)
+        click.echo(run_id)
+        state = _follow(server, run_id, once=False) if follow else ""
+    _exit_by(state)
+
+
+@kubeflow.command()
+@_with_run
+@_with_server
+@click.option("--name", help="Of the recurring run; without, the pipeline file's name.")
+@click.option(
+    "--cron", help="E.g. '0 2 * * *', in the server's time zone: UTC, unless CRON_SCHEDULE_TIMEZONE says else."
+)
+@click.option("--every", type=click.IntRange(min=1), metavar="SECONDS", help="In the place of --cron.")
+@click.option("--start", metavar="TIME", help="Earliest start, ISO 8601; UTC if it names no time zone.")
+@click.option("--end", metavar="TIME", help="Latest start, likewise.")
+@click.option("--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at once.")
+@click.option("--catchup/--no-catchup", default=False, show_default=True, help="Make up for starts that were missed.")
+@click.option("--disabled", is_flag=True, help="Create it, but do not let it run yet.")
+def schedule(
+    pipeline: Path,
+    experiment: str | None,
+    parameters: tuple[str, ...],
+    service_account: str | None,
+    host: str | None,
+    token_file: Path | None,
+    namespace: str | None,
+    name: str | None,
+    cron: str | None,
+    every: int | None,
+    start: str | None,
+    end: str | None,
+    max_concurrency: int,
+    catchup: bool,
+    disabled: bool,
+) -> None:
+    r"""Let runs start by themselves; again with the same name changes the schedule, and never makes a second one.
+
+    \b
+    Examples:
+      finetune kubeflow schedule --pipeline photos.yaml --name photos --cron '0 2 * * *'
+      finetune kubeflow schedule --pipeline photos.yaml --every 3600 --start 2027-01-01T00:00+01:00
+    """
+    if (cron is None) == (every is None):
+        raise options.InputError("when? Give either --cron or --every")
+    with _server(host, token_file, namespace) as server:
+        from kubeflow.client import Schedule
+
+        when = Schedule(cron, every, _moment(start), _moment(end), max_concurrency, catchup, not disabled)
+        name = name or pipeline.stem
+        made = server.schedule(name, pipeline, when, experiment, _values(parameters), service_account)
+    click.echo(f"{name}  {made}")
+
+
+@kubeflow.command(name="change-schedule")
+@click.argument("action", type=click.Choice(["enable", "disable", "delete"]))
+@click.argument("name")
+@_with_server
+def change_schedule(action: str, name: str, host: str | None, token_file: Path | None, namespace: str | None) -> None:
+    r"""Enable, disable or delete a schedule.
+
+    \b
+    Example:
+      finetune kubeflow change-schedule disable photos --host http://localhost:8080
+    """
+    with _server(host, token_file, namespace) as server:
+        server.change_schedule(name, action)
+    click.echo(f"{name} is {action}d")
+
+
+@kubeflow.command()
+@click.argument("run", metavar="RUN_ID", required=False)
+@click.option("--experiment", help="Show its newest run, in the place of RUN_ID.")
+@click.option("--follow", is_flag=True, help="Wait for the end.")
+@_with_server
+def status(
+    run: str | None, experiment: str | None, follow: bool, host: str | None, token_file: Path | None, namespace: str | None
+) -> None:
+    r"""Show a run, a line a node. Exit code 1 means that it failed.
+
+    \b
+    Examples:
+      finetune kubeflow status --experiment photos --follow
+      finetune kubeflow status 3f0c2a4e-0d3b-4d8e-9a52-1f6f6b0f7a11
+    """
+    if (run is None) == (experiment is None):
+        raise options.InputError("which run? Give RUN_ID or --experiment NAME")
+    with _server(host, token_file, namespace) as server:
+        state = _follow(server, run or server.latest_run(str(experiment)), once=not follow)
+    _exit_by(state)
+
+
+@kubeflow.command()
+@click.argument("run", metavar="RUN_ID")
+@_with_server
+def cancel(run: str, host: str | None, token_file: Path | None, namespace: str | None) -> None:
+    r"""End a run before its end.
+
+    \b
+    Example:
+      finetune kubeflow cancel 3f0c2a4e-0d3b-4d8e-9a52-1f6f6b0f7a11
+    """
+    with _server(host, token_file, namespace) as server:
+        server.cancel(run)
+    click.echo(f"{run} is being ended")
+
+
+@contextlib.contextmanager
+def _server(host: str | None, token_file: Path | None, namespace: str | None) -> Iterator[Pipelines]:
+    """A server; what goes wrong there ends with one line and exit code 1."""
+    from kubeflow import client
+
+    token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            server = client.Pipelines(host, token, namespace)
+        yield server
+    except client.ClientError as error:
+        click.echo(f"finetune: {error}", err=True)
+        sys.exit(options.FAILED)
+    except KeyboardInterrupt:
+        click.echo("finetune: interrupted; the run goes on", err=True)
+        sys.exit(options.FAILED)
+
+
+def _follow(server: Pipelines, run_id: str, once: bool) -> str:
+    def show(state: NodeState) -> None:
+        took = "" if state.seconds is None else f"{state.seconds:7.0f} s"
+        click.echo(f"{state.node:<19} {state.state.lower():<9} {took}  {state.error}".rstrip())
+
+    state = server.follow(run_id, _SECONDS, show, once)
+    click.echo(f"{'run':<19} {state.lower()}")
+    return state
+
+
+def _exit_by(state: str) -> None:
+    from kubeflow.client import FAILED
+
+    sys.exit(options.FAILED if state in FAILED else 0)
+
+
+def _values(parameters: Sequence[str]) -> dict[str, Any]:
+    """Values of parameters by name, each read as YAML."""
+    import yaml
+
+    found = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals:
+            raise options.InputError(f"--parameter {parameter}: expected NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[name] = value
+        if not isinstance(found[name], str | int | float | bool):
+            found[name] = value
+    return found
+
+
+def _moment(text: str | None) -> datetime.datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise options.InputError(f"{text}: expected a time such as 2027-01-01T02:00+01:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -1,0 +1,1 @@
+"""The pipeline on Kubeflow Pipelines: a container per node, each of which runs TFX's launcher."""

@@ -1,0 +1,171 @@
+"""From a configuration to a pipeline for Kubeflow Pipelines v2: one container task per TFX node."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler as kfp_compiler
+from kfp import dsl, kubernetes
+from tfx.orchestration.local import runner_utils
+from tfx.proto.orchestration import executable_spec_pb2
+
+from configs import schema
+from kubeflow import folders, outputs, parameters
+from pipeline import node
+from pipeline.pipeline import create_pipeline
+
+MAX_CONFIG_BYTES = 100_000
+"""Linux takes no argument of 128 KiB or more."""
+MAX_PIPELINE_BYTES = 1_000_000
+"""Kubernetes stores no object of 1.5 MB or more."""
+
+_LIGHT, _HEAVY = {"cpu": "500m", "memory": "2Gi"}, {"cpu": "2", "memory": "8Gi"}
+_RETRIES = {"retries": 2, "retry_seconds": 30, "cache": True}
+_MAX_BACKOFF = "3600s"
+
+
+class CompileError(ValueError):
+    """A configuration that can't become a pipeline."""
+
+
+def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
+    """Write the pipeline of a configuration, schema 2.1, as YAML.
+
+    The configuration travels in the pipeline, so that one image serves many; in the container, TFX's intermediate
+    representation is made from it, with the parameters of the run, the files of the cluster and the code of the image.
+
+    Args:
+      config: `data.source` must be set, as the containers see it.
+      image: with this project in it, as the cluster pulls it.
+      output: file to write.
+
+    Returns:
+      The number of tasks.
+
+    Raises:
+      CompileError: it is too large.
+      schema.ConfigError: a key of the section `kubeflow` names what is not there.
+    """
+    ir = node.compile_for_run(create_pipeline(config, **folders.folders(config)._asdict()), "compiled")
+    text = config.model_dump_json()
+    if len(text.encode()) > MAX_CONFIG_BYTES:
+        raise CompileError(f"the configuration has {len(text.encode())} bytes, {MAX_CONFIG_BYTES} are possible")
+    nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
+    for name in config.kubeflow.nodes:
+        if name not in nodes:
+            raise schema.ConfigError(f"kubeflow.nodes: unknown node {name}; there are {', '.join(nodes)}")
+    deployment = runner_utils.extract_local_deployment_config(ir)
+    on_beam = {
+        name
+        for name in nodes
+        if isinstance(runner_utils.extract_executor_spec(deployment, name), executable_spec_pb2.BeamExecutableSpec)
+    }
+    run_parameters = parameters.parameters(config)
+
+    def pipeline(*channels: Any) -> None:
+        values = dict(zip((parameter.name for parameter in run_parameters), channels, strict=True))
+        tasks: dict[str, dsl.PipelineTask] = {}
+        for name, one in nodes.items():
+            task = tasks[name] = _component(name, image, text, config, run_parameters)(**values)
+            task.after(*(tasks[upstream] for upstream in one.upstream_nodes))
+            _equip(task, config, _task_of(config, name, heavy=name in on_beam or name in {"Trainer", "Tuner"}))
+
+    pipeline.__signature__ = _signature(run_parameters, defaults=True)  # type: ignore[attr-defined]
+    pipeline.__doc__ = "\n".join(
+        [
+            f"From pictures to a served classifier: {config.name}.",
+            "",
+            "Args:",
+            *(f"  {parameter.name}: {parameter.key}. {parameter.description}" for parameter in run_parameters),
+        ]
+    )
+    compiled = dsl.pipeline(name=config.name)(pipeline)
+    kfp_compiler.Compiler().compile(compiled, str(output))
+    if output.stat().st_size > MAX_PIPELINE_BYTES:
+        raise CompileError(f"{output} has {output.stat().st_size} bytes, {MAX_PIPELINE_BYTES} are possible")
+    return len(nodes)
+
+
+def _signature(run_parameters: list[parameters.Parameter], defaults: bool) -> inspect.Signature:
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                parameter.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                annotation=type(parameter.default),
+                default=parameter.default if defaults else inspect.Parameter.empty,
+            )
+            for parameter in run_parameters
+        ]
+    )
+
+
+def _component(
+    name: str, image: str, text: str, config: schema.Config, run_parameters: list[parameters.Parameter]
+) -> Callable[..., dsl.PipelineTask]:
+    """The container of a node. What it is asked and what it says go through `{{$}}`, KFP's description of a task."""
+
+    def component(*_: Any, **__: Any) -> dsl.ContainerSpec:
+        cache = [] if _task_of(config, name, heavy=False).cache else ["--no-cache"]
+        return dsl.ContainerSpec(
+            image=image,
+            command=["finetune-node"],
+            args=[
+                *("--node", name),
+                *("--run-id", dsl.PIPELINE_JOB_ID_PLACEHOLDER),
+                *("--config", text),
+                *("--task", "{{$}}"),
+                *cache,
+            ],
+        )
+
+    component.__name__ = name
+    inputs = _signature(run_parameters, defaults=False)
+    made = [
+        inspect.Parameter(output, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+        for output, annotation in outputs.OUTPUTS.get(name, {}).items()
+    ]
+    component.__signature__ = inputs.replace(parameters=[*inputs.parameters.values(), *made])  # type: ignore[attr-defined]
+    return dsl.container_component(component)
+
+
+def _task_of(config: schema.Config, name: str, heavy: bool) -> schema.Task:
+    """What a node gets: ours, then the configuration's for all, then its own for this one."""
+    settings = _RETRIES | (_HEAVY if heavy else _LIGHT)
+    for task in (config.kubeflow.default, config.kubeflow.nodes.get(name, schema.Task())):
+        given = task.model_dump(exclude_none=True)
+        # Only what computes with TensorFlow's kernels gains from a GPU.
+        if task is config.kubeflow.default and name not in {"Trainer", "Tuner", "Evaluator"}:
+            given.pop("accelerator", None)
+        settings |= given
+    return schema.Task(**settings)
+
+
+def _equip(task: dsl.PipelineTask, config: schema.Config, settings: schema.Task) -> None:
+    """Give a task its resources, place, retries, volumes and secrets."""
+    # TFX has a cache of its own, which knows the code.
+    task.set_caching_options(False)
+    if settings.cpu:
+        task.set_cpu_request(settings.cpu)
+    if settings.memory:
+        task.set_memory_request(settings.memory)
+        task.set_memory_limit(settings.memory)
+    if settings.accelerator:
+        task.set_accelerator_type(settings.accelerator)
+        task.set_accelerator_limit(settings.accelerators or 1)
+    if settings.retries:
+        task.set_retry(settings.retries, f"{settings.retry_seconds}s", 2.0, _MAX_BACKOFF)
+    if settings.timeout_seconds:
+        kubernetes.set_timeout(task, settings.timeout_seconds)
+    for key, value in (settings.node_selector or {}).items():
+        kubernetes.add_node_selector(task, key, value)
+    for toleration in settings.tolerations or ():
+        kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
+    kubernetes.set_image_pull_policy(task, config.kubeflow.image_pull_policy)
+    for volume in (config.kubeflow.volume, *config.kubeflow.volumes):
+        kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
+    for secret in config.kubeflow.secrets:
+        kubernetes.use_secret_as_env(task, secret.name, secret.variables)

@@ -1,0 +1,108 @@
+"""What nodes tell Kubeflow Pipelines besides ML Metadata, so that its page shows it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from kfp import dsl
+from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
+from rich.table import Table
+
+from components.model_evaluator import gate, samples
+from pipeline import outcome
+
+EVALUATOR, PUSHER = "Evaluator", "Pusher"
+OUTPUTS: dict[str, dict[str, Any]] = {
+    EVALUATOR: {
+        "metrics": dsl.Output[dsl.Metrics],
+        "confusion": dsl.Output[dsl.ClassificationMetrics],
+        "gate": dsl.Output[dsl.HTML],
+        "blessing": dsl.OutputPath(str),
+    },
+    PUSHER: {"model_uri": dsl.OutputPath(str)},
+}
+"""Outputs of the tasks, by node."""
+
+Task = dict[str, Any]
+"""What Kubeflow Pipelines says of a task: its ExecutorInput."""
+
+
+def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str) -> None:
+    """Write a node's outputs where Kubeflow Pipelines looks for them.
+
+    Args:
+      node_id: of the node, which has ended well.
+      task: of the node.
+      connection: of the metadata store.
+      run_id: of the run.
+    """
+    if node_id == EVALUATOR:
+        made = outcome.read_outputs(connection, run_id)
+        checks = gate.read(made["ModelEvaluation"].uri)
+        blessed = outcome.is_blessed(made["ModelBlessing"])
+        _write_parameter(task, "blessing", "blessed" if blessed else "refused")
+        _write_html(task, "gate", checks)
+        metadata = {
+            "metrics": {check.metric.replace(" ", "_"): check.value for check in checks if check.value is not None},
+            "confusion": _confusion_matrix(task, "confusion", made["ModelEvaluation"]),
+        }
+        _write_artifacts(task, metadata)
+    elif node_id == PUSHER:
+        pushed = outcome.read_outputs(connection, run_id)["PushedModel"]
+        _write_parameter(task, "model_uri", outcome.pushed_to(pushed) or "")
+
+
+def _write_parameter(task: Task, name: str, value: str) -> None:
+    path = Path(task["outputs"]["parameters"][name]["outputFile"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value, encoding="utf-8")
+
+
+def _artifact(task: Task, name: str) -> dict[str, Any]:
+    (artifact,) = task["outputs"]["artifacts"][name]["artifacts"]
+    return artifact
+
+
+def _write_artifacts(task: Task, metadata: dict[str, dict[str, Any]]) -> None:
+    """Write the metadata of artifacts into the file that Kubeflow Pipelines takes it from."""
+    artifacts = {
+        name: {"artifacts": [_artifact(task, name) | {"metadata": metadata.get(name, {})}]}
+        for name in task["outputs"]["artifacts"]
+    }
+    path = Path(task["outputs"]["outputFile"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"artifacts": artifacts}), encoding="utf-8")
+
+
+def _write_html(task: Task, name: str, checks: list[gate.Check]) -> None:
+    table = Table("metric", "value", "threshold", "baseline", "")
+    for check in checks:
+        numbers = gate.shown(check.value), check.threshold or "-", gate.shown(check.baseline)
+        table.add_row(check.metric, *numbers, "pass" if check.passed else "FAIL")
+    console = Console(record=True, width=140, file=io.StringIO())
+    console.print(table)
+    # Kubeflow Pipelines uploads what it finds at the local path of an artifact.
+    path = Path(dsl.HTML(uri=_artifact(task, name)["uri"]).path or os.devnull)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(console.export_html(), encoding="utf-8")
+
+
+def _confusion_matrix(task: Task, name: str, evaluation: metadata_store_pb2.Artifact) -> dict[str, Any]:
+    """TFMA's confusion matrix of the whole test split as metadata of an artifact: truth by row."""
+    labels = samples.read(evaluation.uri)[0].labels
+    rows = [[0] * len(labels) for _ in labels]
+    (overall,) = (metrics for metrics in tfma.load_metrics(evaluation.uri) if not metrics.slice_key.single_slice_keys)
+    for item in overall.metric_keys_and_values:
+        if item.key.name == "confusion_matrix" and item.key.model_name in {"", tfma.CANDIDATE_KEY} and not item.key.is_diff:
+            (matrix,) = item.value.multi_class_confusion_matrix_at_thresholds.matrices
+            for entry in matrix.entries:
+                rows[entry.actual_class_id][entry.predicted_class_id] = round(entry.num_weighted_examples)
+    artifact = dsl.ClassificationMetrics(uri=_artifact(task, name)["uri"], metadata={})
+    artifact.log_confusion_matrix(labels, rows)
+    return artifact.metadata

@@ -1,0 +1,138 @@
+"""Executes a compiled pipeline as Kubeflow Pipelines would: each task's command in a process of its own, in graph order.
+
+What a cluster does besides, it does not: containers, volumes, the cluster's own ML Metadata. Folders stand in for volumes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from google.protobuf import json_format
+from kfp import components
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+
+class Ended(NamedTuple):
+    """How a task ended: its exit code, what it said, and what it wrote for Kubeflow Pipelines."""
+
+    code: int
+    err: str
+    parameters: dict[str, str]
+    artifacts: dict[str, dict[str, Any]]
+
+    @property
+    def last_line(self) -> str:
+        return self.err.splitlines()[-1]
+
+
+class Harness:
+    """Runs the tasks of one pipeline.
+
+    Args:
+      pipeline: the compiled YAML.
+      folder: for what tasks write for Kubeflow Pipelines.
+      environment: of the containers.
+    """
+
+    def __init__(self, pipeline: Path, folder: Path, environment: Mapping[str, str]):
+        components.load_component_from_file(str(pipeline))
+        spec, self.platform = yaml.safe_load_all(pipeline.read_text())
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        assert spec["schemaVersion"] == "2.1.0"
+        self.spec, self._folder = spec, folder
+        self._environment = os.environ | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.tasks = {task["taskInfo"]["name"]: task for task in spec["root"]["dag"]["tasks"].values()}
+
+    def run(
+        self, run_id: str, kill_once: Mapping[str, str] | None = None, parallel: int = 2, **parameters: Any
+    ) -> dict[str, Ended]:
+        """Run all tasks of a run, those that are ready at once; after one that failed, none that depends on it.
+
+        Args:
+          run_id: what Kubeflow Pipelines would call it.
+          kill_once: by task, the line at whose sight its first try is killed; it is tried again.
+          parallel: tasks at once.
+          parameters: of the run.
+        """
+        ended: dict[str, Ended] = {}
+        pending = dict(self.tasks)
+        with futures.ThreadPoolExecutor(parallel) as pool:
+            running: dict[futures.Future[Ended], str] = {}
+            while pending or running:
+                for name, task in list(pending.items()):
+                    needed = task.get("dependentTasks", [])
+                    if any(upstream in ended and ended[upstream].code for upstream in needed):
+                        del pending[name]
+                    elif all(upstream in ended for upstream in needed):
+                        del pending[name]
+                        kill_at = (kill_once or {}).get(name)
+                        running[pool.submit(self._run_task, name, run_id, parameters, kill_at)] = name
+                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                for future in done:
+                    ended[running.pop(future)] = future.result()
+        return ended
+
+    def _run_task(self, name: str, run_id: str, parameters: Mapping[str, Any], kill_at: str | None) -> Ended:
+        task = self._executor_input(name, run_id, parameters)
+        executor = self.spec["components"][self.tasks[name]["componentRef"]["name"]]["executorLabel"]
+        container = self.spec["deploymentSpec"]["executors"][executor]["container"]
+        resolved = {"{{$}}": json.dumps(task), "{{$.pipeline_job_uuid}}": run_id}
+        command = [resolved.get(word, word) for word in [*container["command"], *container["args"]]]
+        assert not any("{{$" in word for word in command if word not in resolved.values())
+        if kill_at is not None:
+            killed = self._tried(command, lambda line: kill_at in line)
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+        done = self._tried(command, lambda line: False)
+        outputs = task["outputs"]
+        written = {key: Path(one["outputFile"]) for key, one in outputs.get("parameters", {}).items()}
+        said = Path(outputs["outputFile"])
+        return Ended(
+            done.returncode,
+            done.stderr,
+            {key: path.read_text() for key, path in written.items() if path.exists()},
+            {key: one["artifacts"][0] for key, one in json.loads(said.read_text())["artifacts"].items()}
+            if said.exists()
+            else {},
+        )
+
+    def _tried(self, command: list[str], is_fatal: Callable[[str], bool]) -> subprocess.CompletedProcess[str]:
+        lines = []
+        with subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line)
+                if is_fatal(line):
+                    process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, stderr="".join(lines))
+
+    def _executor_input(self, name: str, run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What `{{$}}` stands for."""
+        definitions = self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        values = {key: definition.get("defaultValue") for key, definition in definitions.items()} | dict(parameters)
+        assert values.keys() == definitions.keys(), "parameters of the run"
+        inputs = {
+            key: values[given["componentInputParameter"]] for key, given in self.tasks[name]["inputs"]["parameters"].items()
+        }
+        component = self.spec["components"][self.tasks[name]["componentRef"]["name"]]
+        declared = component.get("outputDefinitions", {})
+        folder = self._folder / run_id / name
+        return {
+            "inputs": {"parameterValues": inputs},
+            "outputs": {
+                "parameters": {key: {"outputFile": str(folder / key)} for key in declared.get("parameters", {})},
+                "artifacts": {
+                    key: {
+                        "artifacts": [{"name": key, "uri": str(folder / key), "type": one["artifactType"], "metadata": {}}]
+                    }
+                    for key, one in declared.get("artifacts", {}).items()
+                },
+                "outputFile": str(folder / "executor_output.json"),
+            },
+        }
