@@ -130,9 +130,7 @@ def submit(
 @_with_run
 @_with_server
 @click.option("--name", help="Of the recurring run; without, the pipeline file's name.")
-@click.option(
-    "--cron", help="E.g. '0 2 * * *', in the server's time zone: UTC, unless CRON_SCHEDULE_TIMEZONE says else."
-)
+@click.option("--cron", help="E.g. '0 2 * * *', in the server's time zone: UTC, unless CRON_SCHEDULE_TIMEZONE says else.")
 @click.option("--every", type=click.IntRange(min=1), metavar="SECONDS", help="In the place of --cron.")
 @click.option("--start", metavar="TIME", help="Earliest start, ISO 8601; UTC if it names no time zone.")
 @click.option("--end", metavar="TIME", help="Latest start, likewise.")
@@ -234,9 +232,7 @@ def _server(host: str | None, token_file: Path | None, namespace: str | None) ->
 
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            server = client.Pipelines(host, token, namespace)
-        yield server
+        yield client.Pipelines(host, token, namespace)
     except client.ClientError as error:
         click.echo(f"finetune: {error}", err=True)
         sys.exit(options.FAILED)

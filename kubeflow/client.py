@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import kfp
 import kfp_server_api
+import requests
 import yaml
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
@@ -68,6 +70,8 @@ class Pipelines:
 
     def __init__(self, host: str | None = None, token: str | None = None, namespace: str | None = None):
         self._namespace = namespace
+        if host is not None:
+            _check_reachable(host, token)
         with _explained():
             self._client = kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
         # What only reads or ends something may be asked again while the server restarts.
@@ -146,6 +150,7 @@ class Pipelines:
           Its id.
         """
         self._check_values(pipeline, values)
+        cron = with_seconds(when.cron)
         pipeline_id, version_id, _ = self.upload(pipeline)
         with _explained():
             in_experiment = self._client.create_experiment(
@@ -157,7 +162,7 @@ class Pipelines:
                 start_time=_utc(when.start),
                 end_time=_utc(when.end),
                 interval_second=when.every_seconds,
-                cron_expression=with_seconds(when.cron),
+                cron_expression=cron,
                 max_concurrency=when.max_concurrency,
                 no_catchup=not when.catchup,
                 params=dict(values),
@@ -304,17 +309,34 @@ def _node_states(run: Any) -> Iterator[NodeState]:
         yield NodeState(task.display_name, task.state, seconds, task.error.message or "" if task.error else "")
 
 
+def _check_reachable(host: str, token: str | None) -> None:
+    """Ask a server whether it is there: kfp's client would ask for half a minute, and not say what the answer was."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = requests.get(f"{host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=30)
+    except requests.RequestException as error:
+        raise ClientError(f"no answer from {host}: {error}") from None
+    if not answer.ok:
+        raise ClientError(f"{host}: {_refusal(answer.status_code, answer.reason, answer.text)}")
+
+
+def _refusal(status: int, reason: str, body: str | None) -> str:
+    """What a server refused, in one line, and what may help."""
+    message = reason
+    with contextlib.suppress(ValueError):
+        content = json.loads(body or "{}")
+        message = content.get("error_message") or content.get("message") or content.get("error") or message
+    hint = {401: " (give a token: --token-file)", 403: " (who the token is for may not do that)"}.get(status, "")
+    return f"HTTP {status}: {message}{hint}"
+
+
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what the client raises into one line."""
+    """Turn what the client raises into one line, and keep what it prints out of our results."""
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     except kfp_server_api.ApiException as error:
-        message = error.reason
-        with contextlib.suppress(ValueError):
-            content = json.loads(error.body or "{}")
-            message = content.get("error_message") or content.get("message") or content.get("error") or message
-        hint = {401: " (give a token: --token-file)", 403: " (who the token is for may not do that)"}.get(error.status, "")
-        raise ClientError(f"HTTP {error.status}: {message}{hint}") from None
+        raise ClientError(_refusal(error.status, error.reason, error.body)) from None
     except (HTTPError, OSError) as error:
         raise ClientError(f"no answer from the server: {error}") from None

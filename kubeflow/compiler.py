@@ -70,6 +70,7 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
         tasks: dict[str, dsl.PipelineTask] = {}
         for name, one in nodes.items():
             task = tasks[name] = _component(name, image, text, config, run_parameters)(**values)
+            task.set_display_name(name)
             task.after(*(tasks[upstream] for upstream in one.upstream_nodes))
             _equip(task, config, _task_of(config, name, heavy=name in on_beam or name in {"Trainer", "Tuner"}))
 

@@ -48,7 +48,12 @@ class Harness:
         assert spec["schemaVersion"] == "2.1.0"
         self.spec, self._folder = spec, folder
         self._environment = os.environ | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        self.tasks = {task["taskInfo"]["name"]: task for task in spec["root"]["dag"]["tasks"].values()}
+        by_key = spec["root"]["dag"]["tasks"]
+        self.tasks = {task["taskInfo"]["name"]: task for task in by_key.values()}
+        self._upstream = {
+            name: [by_key[key]["taskInfo"]["name"] for key in task.get("dependentTasks", [])]
+            for name, task in self.tasks.items()
+        }
 
     def run(
         self, run_id: str, kill_once: Mapping[str, str] | None = None, parallel: int = 2, **parameters: Any
@@ -62,12 +67,11 @@ class Harness:
           parameters: of the run.
         """
         ended: dict[str, Ended] = {}
-        pending = dict(self.tasks)
+        pending = dict(self._upstream)
         with futures.ThreadPoolExecutor(parallel) as pool:
             running: dict[futures.Future[Ended], str] = {}
             while pending or running:
-                for name, task in list(pending.items()):
-                    needed = task.get("dependentTasks", [])
+                for name, needed in list(pending.items()):
                     if any(upstream in ended and ended[upstream].code for upstream in needed):
                         del pending[name]
                     elif all(upstream in ended for upstream in needed):

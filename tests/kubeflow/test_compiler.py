@@ -1,0 +1,156 @@
+"""What the compiler writes, against golden files: `python -m tests.kubeflow.test_compiler` writes them anew."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp import components
+
+from configs import schema
+from kubeflow import compiler, folders, parameters
+
+GOLDEN = Path(__file__).parent / "golden"
+IMAGE = "finetune:1"
+NIGHTLY = """
+name: nightly
+data: {source: "/mnt/pictures/{SPAN}", num_spans: 7}
+tuning: {trials: 3}
+evaluation: {min_accuracy: 0.9, max_accuracy_drop: null, min_recall: 0.6, fail_when_refused: true}
+beam: {runner: FlinkRunner, args: ["--flink_master=flink:8081"]}
+kubeflow:
+  volumes: [{claim: pictures, path: /mnt/pictures}]
+  secrets: [{name: metadata, variables: {url: FINETUNE_METADATA_URL}}]
+  default: {accelerator: nvidia.com/gpu, retries: 1}
+  nodes:
+    Trainer: {accelerators: 2, memory: 32Gi, timeout_seconds: 36000, cache: false, node_selector: {pool: gpu},
+              tolerations: [{key: nvidia.com/gpu, operator: Equal, value: present, effect: NoSchedule}]}
+"""
+CONFIGS = {
+    "images": "data: {source: /mnt/finetune/pictures}",
+    "digits": "data: {source: /mnt/finetune/digits}",
+    "nightly": NIGHTLY,
+}
+
+
+def config_of(name: str) -> schema.Config:
+    if name != "digits":
+        return schema.parse(CONFIGS[name], name, {})
+    return schema.load("configs/digits.yaml", ("data.source=/mnt/finetune/digits",))
+
+
+def compiled(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.yaml"
+    compiler.compile_pipeline(config_of(name), IMAGE, path)
+    return path
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_pipeline_is_as_reviewed(name: str, tmp_path: Path) -> None:
+    path = compiled(name, tmp_path)
+    components.load_component_from_file(str(path))
+    assert path.read_text() == (GOLDEN / f"{name}.yaml").read_text(), "python -m tests.kubeflow.test_compiler, and review"
+
+
+def executors(name: str) -> tuple[dict, dict]:
+    """Containers and Kubernetes' side of a golden pipeline, by node."""
+    spec, platform = yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text())
+    containers = spec["deploymentSpec"]["executors"]
+    sides = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    by_node = {one["container"]["args"][1]: key for key, one in containers.items()}
+    return (
+        {node: containers[key]["container"] for node, key in by_node.items()},
+        {node: sides[key] for node, key in by_node.items()},
+    )
+
+
+def test_only_what_computes_gets_the_gpu_and_what_a_node_is_given_is_its_own() -> None:
+    containers, sides = executors("nightly")
+    gpus = {node: one["resources"]["accelerator"] for node, one in containers.items() if "accelerator" in one["resources"]}
+    assert {node: gpu["resourceCount"] for node, gpu in gpus.items()} == {"Evaluator": "1", "Trainer": "2", "Tuner": "1"}
+    assert {gpu["resourceType"] for gpu in gpus.values()} == {"nvidia.com/gpu"}
+    assert {node for node, one in containers.items() if "--no-cache" in one["args"]} == {"Trainer"}
+    assert containers["Trainer"]["resources"]["resourceMemoryLimit"] == "32Gi"
+    assert sides["Trainer"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
+    assert sides["Trainer"]["tolerations"][0]["effect"] == "NoSchedule"
+    assert "tolerations" not in sides["Evaluator"]
+    for side in sides.values():
+        assert [mount["mountPath"] for mount in side["pvcMount"]] == ["/mnt/finetune", "/mnt/pictures"]
+        assert side["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "FINETUNE_METADATA_URL", "secretKey": "url"}]
+
+
+def test_parameters_have_types_defaults_and_meanings() -> None:
+    spec, _ = yaml.safe_load_all((GOLDEN / "nightly.yaml").read_text())
+    found = spec["root"]["inputDefinitions"]["parameters"]
+    assert found["data_source"]["defaultValue"] == "/mnt/pictures/{SPAN}"
+    assert (found["data_num_spans"]["defaultValue"], found["data_num_spans"]["parameterType"]) == (7, "NUMBER_INTEGER")
+    assert found["evaluation_fail_when_refused"]["parameterType"] == "BOOLEAN"
+    assert "evaluation_max_accuracy_drop" not in found, "a bound that is off"
+    assert found["evaluation_min_accuracy"]["description"].startswith("evaluation.min_accuracy. Lowest accuracy")
+    assert all(one["description"].strip() for one in found.values())
+
+
+def test_values_of_a_run_become_the_configuration() -> None:
+    text = config_of("nightly").model_dump_json()
+    config = parameters.with_values(
+        text, {"training_batch_size": 16.0, "data_source": "/mnt/{SPAN}", "training_phases_1_epochs": 3.0}
+    )
+    assert (config.training.batch_size, config.data.source, config.training.phases[1].epochs) == (16, "/mnt/{SPAN}", 3)
+    assert parameters.with_values(text, {}) == config_of("nightly")
+    with pytest.raises(schema.ConfigError, match=r"training\.batch_size = 1\.5"):
+        parameters.with_values(text, {"training_batch_size": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("kubeflow.parameters=[training.epochs]", "unknown key training.epochs"),
+        ("kubeflow.parameters=[evaluation.min_recall]", "evaluation.min_recall = None: a parameter needs"),
+        ("kubeflow.nodes={Trainr: {}}", "unknown node Trainr; there are ImageExampleGen"),
+        ("kubeflow.default.memory=lots", "kubeflow.default.memory = 'lots'"),
+    ],
+)
+def test_a_configuration_that_can_not_be_compiled_is_refused(setting: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(schema.ConfigError, match=said.replace(".", r"\.")):
+        compiler.compile_pipeline(schema.load(None, ("data.source=/mnt/p", setting)), IMAGE, tmp_path / "p.yaml")
+
+
+def test_a_configuration_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    recalls = {f"label{number}": 0.5 for number in range(10_000)}
+    config = schema.parse("data: {source: /mnt/p}", "test", {"evaluation.min_recall_of": recalls})
+    with pytest.raises(compiler.CompileError, match="bytes, 100000 are possible"):
+        compiler.compile_pipeline(config, IMAGE, tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("mysql://me:a%20b@db/meta", "mysql"),
+        ("postgresql://me:pw@db:5433/meta", "postgresql"),
+        ("sqlite:///mnt/metadata.db", "sqlite"),
+    ],
+)
+def test_a_metadata_store_is_named_by_a_url(url: str, field: str) -> None:
+    connection = folders.metadata_connection(url)
+    assert connection.WhichOneof("config") == field
+    if field == "mysql":
+        assert (connection.mysql.password, connection.mysql.port) == ("a b", 3306)
+
+
+def test_without_a_url_the_metadata_store_is_the_cluster_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folders.metadata_connection(None).host == "metadata-grpc-service"
+    monkeypatch.setenv("METADATA_GRPC_SERVICE_SERVICE_HOST", "10.0.0.7")
+    monkeypatch.setenv("METADATA_GRPC_SERVICE_SERVICE_PORT", "9000")
+    assert (folders.metadata_connection(None).host, folders.metadata_connection(None).port) == ("10.0.0.7", 9000)
+
+
+@pytest.mark.parametrize("url", ["db:3306/meta", "mysql://me:secret@db", "grpc://db", "oracle://me:secret@db/meta"])
+def test_what_is_no_metadata_store_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="expected mysql://USER:PASSWORD@HOST:PORT/DATABASE") as error:
+        folders.metadata_connection(url)
+    assert "secret" not in str(error.value)
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for one in CONFIGS:
+        print(compiled(one, GOLDEN))
