@@ -96,12 +96,17 @@ def measure(published: Path, encoded: list[bytes], requests: int) -> Iterator[tu
     }
     for size in BATCH_SIZES:
         endless = itertools.cycle(encoded)
-        batches = iter(lambda size=size, endless=endless: list(itertools.islice(endless, size)), [])
+        batches = _batches(endless, size)
         alternate(ways, batches, 2)
         seconds = alternate(ways, batches, requests)
         first = float(np.median(seconds["Keras, decoded"]))
         for way, found in seconds.items():
             yield size, way, found, float(np.median(found)) / first - 1.0
+
+
+def _batches(pictures: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    while True:
+        yield list(itertools.islice(pictures, size))
 
 
 if __name__ == "__main__":

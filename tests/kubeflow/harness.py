@@ -67,12 +67,13 @@ class Harness:
           parameters: of the run.
         """
         ended: dict[str, Ended] = {}
-        pending = dict(self._upstream)
+        pending, skipped = dict(self._upstream), set[str]()
         with futures.ThreadPoolExecutor(parallel) as pool:
             running: dict[futures.Future[Ended], str] = {}
             while pending or running:
                 for name, needed in list(pending.items()):
-                    if any(upstream in ended and ended[upstream].code for upstream in needed):
+                    if any(upstream in skipped or (upstream in ended and ended[upstream].code) for upstream in needed):
+                        skipped.add(name)
                         del pending[name]
                     elif all(upstream in ended for upstream in needed):
                         del pending[name]
