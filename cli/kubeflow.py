@@ -60,8 +60,15 @@ def kubeflow() -> None:
     show_default=True,
     help="File to write.",
 )
+@click.option(
+    "--target",
+    type=click.Choice(["kubeflow", "vertex"]),
+    default="kubeflow",
+    show_default=True,
+    help="vertex says which nodes Vertex AI can't run.",
+)
 def compile_pipeline(
-    config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path
+    config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path, target: str
 ) -> None:
     r"""Write the pipeline as YAML for Kubeflow Pipelines v2: a container task per node.
 
@@ -77,10 +84,11 @@ def compile_pipeline(
     config = options.load_with_source(config_path, overrides, data)
     with log_file.capture_output():
         from configs.schema import ConfigError
-        from kubeflow import compiler
+        from kubeflow import compiler, vertex
 
         try:
-            tasks = compiler.compile_pipeline(config, image, output)
+            write = compiler.compile_pipeline if target == "kubeflow" else vertex.compile_for_vertex
+            tasks = write(config, image, output)
         except (compiler.CompileError, ConfigError, OSError) as error:
             raise options.InputError(str(error)) from None
     click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")

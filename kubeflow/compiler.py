@@ -43,7 +43,7 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
       output: file to write.
 
     Returns:
-      The number of tasks.
+      The number of nodes.
 
     Raises:
       CompileError: it is too large.
@@ -63,16 +63,27 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
         for name in nodes
         if isinstance(runner_utils.extract_executor_spec(deployment, name), executable_spec_pb2.BeamExecutableSpec)
     }
+    uncached = [name for name in nodes if not _task_of(config, name, heavy=False).cache]
     run_parameters = parameters.parameters(config)
+
+    def task_of(name: str, values: dict[str, Any], heavy: bool) -> dsl.PipelineTask:
+        task = _component(name, image, text, uncached, run_parameters)(**values)
+        task.set_display_name(name)
+        _equip(task, config, _task_of(config, name, heavy))
+        return task
 
     def pipeline(*channels: Any) -> None:
         values = dict(zip((parameter.name for parameter in run_parameters), channels, strict=True))
         tasks: dict[str, dsl.PipelineTask] = {}
-        for name, one in nodes.items():
-            task = tasks[name] = _component(name, image, text, config, run_parameters)(**values)
-            task.set_display_name(name)
-            task.after(*(tasks[upstream] for upstream in one.upstream_nodes))
-            _equip(task, config, _task_of(config, name, heavy=name in on_beam or name in {"Trainer", "Tuner"}))
+        # A night without new pictures is over after this task, instead of after a pod for each node.
+        check = task_of(outputs.UP_TO_DATE, values, heavy=False)
+        with dsl.If(check.output == outputs.NO, name="due"):
+            for name, one in nodes.items():
+                task = tasks[name] = task_of(name, values, heavy=name in on_beam or name in {"Trainer", "Tuner"})
+                task.after(*(tasks[upstream] for upstream in one.upstream_nodes))
+                if name == "InfraValidator":
+                    # It starts a pod, and asks its environment where.
+                    kubernetes.use_field_path_as_env(task, "KFP_NAMESPACE", "metadata.namespace")
 
     pipeline.__signature__ = _signature(run_parameters, defaults=True)  # type: ignore[attr-defined]
     pipeline.__doc__ = "\n".join(
@@ -105,12 +116,11 @@ def _signature(run_parameters: list[parameters.Parameter], defaults: bool) -> in
 
 
 def _component(
-    name: str, image: str, text: str, config: schema.Config, run_parameters: list[parameters.Parameter]
+    name: str, image: str, text: str, uncached: list[str], run_parameters: list[parameters.Parameter]
 ) -> Callable[..., dsl.PipelineTask]:
     """The container of a node. What it is asked and what it says go through `{{$}}`, KFP's description of a task."""
 
     def component(*_: Any, **__: Any) -> dsl.ContainerSpec:
-        cache = [] if _task_of(config, name, heavy=False).cache else ["--no-cache"]
         return dsl.ContainerSpec(
             image=image,
             command=["finetune-node"],
@@ -119,7 +129,7 @@ def _component(
                 *("--run-id", dsl.PIPELINE_JOB_ID_PLACEHOLDER),
                 *("--config", text),
                 *("--task", "{{$}}"),
-                *cache,
+                *(word for one in uncached for word in ("--no-cache", one)),
             ],
         )
 

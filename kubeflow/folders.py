@@ -15,7 +15,7 @@ METADATA_VARIABLE = "FINETUNE_METADATA_URL"
 """Environment variable with the metadata store: `mysql://`, `postgresql://`, `sqlite:///` or `grpc://HOST:PORT`."""
 
 _SERVICE_VARIABLES = ("METADATA_GRPC_SERVICE_SERVICE_HOST", "METADATA_GRPC_SERVICE_SERVICE_PORT")
-_SERVICE = ("metadata-grpc-service", 8080)
+_SERVICE = ("metadata-grpc-service.kubeflow", 8080)
 _PORTS = {"mysql": 3306, "postgresql": 5432}
 
 
@@ -39,7 +39,8 @@ def metadata_connection(url: str | None) -> Connection:
 
     Args:
       url: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, `postgresql://…` likewise, `sqlite:///PATH`, `grpc://HOST:PORT`; None
-        takes the service of the cluster, from the environment variables that Kubernetes sets for it.
+        takes the service of the cluster, from the environment variables that Kubernetes sets for it in its own namespace,
+        else where Kubeflow has it.
 
     Raises:
       ValueError: that is no such URL.

@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -18,18 +19,24 @@ FAILED = 1
 
 
 @click.command()
-@click.option("--node", "node_id", required=True, help="Id of the TFX node, e.g. Trainer.")
+@click.option("--node", "node_id", required=True, help="Id of the TFX node, e.g. Trainer; UpToDate asks all of them.")
 @click.option("--run-id", required=True, help="Of the run; the tasks of one run share it.")
 @click.option("--config", "text", required=True, metavar="YAML", help="The configuration that was compiled.")
 @click.option("--task", "task_json", required=True, metavar="JSON", help="What Kubeflow Pipelines says of the task.")
-@click.option("--no-cache", is_flag=True, help="Do the work though a result with the same inputs is there.")
+@click.option(
+    "--no-cache",
+    "uncached",
+    metavar="NODE",
+    multiple=True,
+    help="Does its work though a result with the same inputs is there.",
+)
 @click.option(
     "--metadata",
     envvar="FINETUNE_METADATA_URL",
     metavar="URL",
     help="mysql://, postgresql://, sqlite:/// or grpc://HOST:PORT; by default the cluster's service.",
 )
-def main(node_id: str, run_id: str, text: str, task_json: str, no_cache: bool, metadata: str | None) -> None:
+def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[str, ...], metadata: str | None) -> None:
     r"""Run one node of the pipeline, as a task of Kubeflow Pipelines.
 
     Exit code 1: the node failed, 2: it could not be begun.
@@ -42,13 +49,13 @@ def main(node_id: str, run_id: str, text: str, task_json: str, no_cache: bool, m
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     started = time.monotonic()
     try:
-        state = _run(node_id, run_id, text, json.loads(task_json), metadata, cache=not no_cache)
+        state = _run(node_id, run_id, text, json.loads(task_json), metadata, uncached)
     except KeyboardInterrupt:
         _end(f"{node_id} was interrupted; tried again, it goes on where it was", FAILED)
     _end(f"{node_id} {state} {time.monotonic() - started:.1f} s", 0)
 
 
-def _run(node_id: str, run_id: str, text: str, task: dict, metadata: str | None, cache: bool) -> str:
+def _run(node_id: str, run_id: str, text: str, task: dict, metadata: str | None, uncached: Sequence[str]) -> str:
     """Run the node and tell Kubeflow Pipelines of it; return how it ended."""
     from configs import schema
     from kubeflow import folders, outputs, parameters
@@ -62,22 +69,40 @@ def _run(node_id: str, run_id: str, text: str, task: dict, metadata: str | None,
     except (schema.ConfigError, ValueError) as error:
         _end(str(error), 2)
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
-    if node_id not in nodes:
+    if node_id not in {*nodes, outputs.UP_TO_DATE}:
         _end(f"no node {node_id} in this image's pipeline: {', '.join(nodes)}; compile again with the image's version", 2)
-    if not cache:
-        nodes[node_id].execution_options.caching_options.enable_cache = False
+    for one in uncached:
+        nodes[one].execution_options.caching_options.enable_cache = False
     try:
-        state = node.launch(ir, node_id, connection, config.beam)
+        if node_id == outputs.UP_TO_DATE:
+            due = _first_due(ir, connection, config)
+            outputs.write_up_to_date(task, due is None)
+            state = f"no: {due} has work to do," if due else "yes, in"
+        else:
+            due = None
+            state = node.launch(ir, node_id, connection, config.beam)
+            if "outputs" in task:
+                outputs.write(node_id, task, connection, run_id)
     except node.NodeError as error:
         traceback.print_exc()
         _end(str(error), FAILED)
-    if "outputs" in task:
-        outputs.write(node_id, task, connection, run_id)
-    if node_id == outputs.PUSHER and config.evaluation.fail_when_refused:
+    if due is None and node_id in {outputs.PUSHER, outputs.UP_TO_DATE} and config.evaluation.fail_when_refused:
         pushed = outcome.read_outputs(connection, run_id)["PushedModel"]
         if outcome.pushed_to(pushed) is None:
             _end("nothing was published: the model was refused (evaluation.fail_when_refused)", FAILED)
     return state
+
+
+def _first_due(ir: Any, connection: Any, config: Any) -> str | None:
+    """The first node that has work to do; None if the cache has all. Publishing is no work where it has been done."""
+    from kubeflow import outputs
+    from pipeline import node
+
+    for one in ir.nodes:
+        node_id = one.pipeline_node.node_info.id
+        if node.launch(ir, node_id, connection, config.beam, execute=node_id == outputs.PUSHER) == node.DUE:
+            return node_id
+    return None
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -18,7 +18,12 @@ from components.model_evaluator import gate, samples
 from pipeline import outcome
 
 EVALUATOR, PUSHER = "Evaluator", "Pusher"
+UP_TO_DATE = "UpToDate"
+"""Not a node: the task that asks all nodes whether there is anything to do."""
+YES, NO = "yes", "no"
+
 OUTPUTS: dict[str, dict[str, Any]] = {
+    UP_TO_DATE: {"up_to_date": dsl.OutputPath(str)},
     EVALUATOR: {
         "metrics": dsl.Output[dsl.Metrics],
         "confusion": dsl.Output[dsl.ClassificationMetrics],
@@ -56,6 +61,11 @@ def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str)
     elif node_id == PUSHER:
         pushed = outcome.read_outputs(connection, run_id)["PushedModel"]
         _write_parameter(task, "model_uri", outcome.pushed_to(pushed) or "")
+
+
+def write_up_to_date(task: Task, up_to_date: bool) -> None:
+    """Write the answer of the task `UP_TO_DATE`, by which the other tasks run or do not."""
+    _write_parameter(task, "up_to_date", YES if up_to_date else NO)
 
 
 def _write_parameter(task: Task, name: str, value: str) -> None:

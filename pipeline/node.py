@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import compiler, constants
+from tfx.dsl.io import fileio
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable import base_executor_operator, data_types, launcher, runtime_parameter_utils
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from configs import schema
 from pipeline import beam, outcome
 
-DONE, CACHED = "done", "cached"
+DONE, CACHED, DUE = "done", "cached", "due"
+
+_ENDED = {metadata_store_pb2.Execution.CACHED: CACHED, metadata_store_pb2.Execution.COMPLETE: DONE}
 
 
 class NodeError(RuntimeError):
@@ -38,30 +40,55 @@ def compile_for_run(pipeline: tfx_pipeline.Pipeline, run_id: str) -> pipeline_pb
     return ir
 
 
-def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: outcome.Connection, beam_config: schema.Beam) -> str:
+class _DueError(BaseException):
+    """There is work to do; no Exception, as TFX would write down that the node failed."""
+
+
+class _Refusing(base_executor_operator.BaseExecutorOperator):
+    """Executes nothing."""
+
+    SUPPORTED_EXECUTOR_SPEC_TYPE = (executable_spec_pb2.PythonClassExecutableSpec, executable_spec_pb2.BeamExecutableSpec)
+
+    def run_executor(self, execution_info: data_types.ExecutionInfo) -> NoReturn:
+        raise _DueError
+
+
+def launch(
+    ir: pipeline_pb2.Pipeline,
+    node_id: str,
+    connection: outcome.Connection,
+    beam_config: schema.Beam,
+    execute: bool = True,
+) -> str:
     """Run one node: look up its inputs, take its outputs from the cache or make them, and write all that down.
 
-    A node of this run that was killed is done again, in the place of the attempt before, whose half-written artifacts go.
+    A node that ended well in this very run is left as it is. One that was killed is done again, in the place of the attempt
+    before, whose half-written artifacts go.
 
     Args:
       ir: of the pipeline, for this run.
       node_id: of the node, whose upstream nodes have been run.
       connection: of the metadata store.
       beam_config: how Beam nodes run.
+      execute: whether the work is done where the cache does not have it.
 
     Returns:
-      `DONE` or `CACHED`.
+      `DONE`, `CACHED`, or `DUE` for work that was not done.
 
     Raises:
       NodeError: the node failed.
     """
     node = next(node.pipeline_node for node in ir.nodes if node.pipeline_node.node_info.id == node_id)
+    run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
+    attempts = outcome.read_attempts(connection, run_id, node_id)
+    for attempt in attempts:
+        if attempt.last_known_state in _ENDED:
+            return _ENDED[attempt.last_known_state]
+    _remove_artifacts(ir, node_id, attempts)
     deployment = runner_utils.extract_local_deployment_config(ir)
-    _remove_attempt(ir, node_id, connection)
     executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
     if isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
-        pictures = outcome.read_pictures(connection, ir.runtime_spec.pipeline_run_id.field_value.string_value)
-        _set_beam_arguments(executor_spec, beam.arguments(beam_config, pictures))
+        _set_beam_arguments(executor_spec, beam.arguments(beam_config, outcome.read_pictures(connection, run_id)))
     try:
         execution = launcher.Launcher(
             pipeline_node=node,
@@ -70,15 +97,17 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: outcome.Connecti
             pipeline_runtime_spec=ir.runtime_spec,
             executor_spec=executor_spec,
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+            custom_executor_operators=None if execute else dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing),
         ).launch()
+    except _DueError:
+        return DUE
     except Exception as error:
         raise NodeError(f"{node_id} failed: {_in_a_line(error)}") from error
     # The launcher does not raise when a node's inputs are missing.
     execution_id = execution.execution_id if execution else None
-    states = {metadata_store_pb2.Execution.CACHED: CACHED, metadata_store_pb2.Execution.COMPLETE: DONE}
     for found in mlmd.MetadataStore(connection).get_executions_by_id([execution_id] if execution_id else []):
-        if found.last_known_state in states:
-            return states[found.last_known_state]
+        if found.last_known_state in _ENDED:
+            return _ENDED[found.last_known_state]
     raise NodeError(f"{node_id} failed: its inputs could not be resolved")
 
 
@@ -87,14 +116,13 @@ def _set_beam_arguments(executor_spec: Any, arguments: Sequence[str]) -> None:
     executor_spec.beam_pipeline_args.extend(arguments)
 
 
-def _remove_attempt(ir: pipeline_pb2.Pipeline, node_id: str, connection: outcome.Connection) -> None:
-    """Remove what an attempt at a node of this very run left that was killed; TFX goes on with its execution."""
-    run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
-    root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
-    for execution_id in outcome.read_unfinished(connection, run_id, node_id):
-        for folder in (root / node_id).glob(f"*/{execution_id}"):
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(root / node_id / ".system" / "executor_execution" / str(execution_id), ignore_errors=True)
+def _remove_artifacts(ir: pipeline_pb2.Pipeline, node_id: str, attempts: Sequence[metadata_store_pb2.Execution]) -> None:
+    """Remove what attempts left that did not end well; TFX goes on with their execution."""
+    root = os.path.join(ir.runtime_spec.pipeline_root.field_value.string_value, node_id)
+    for attempt in attempts:
+        for pattern in ("*", os.path.join(".system", "executor_execution")):
+            for folder in fileio.glob(os.path.join(root, pattern, str(attempt.id))):
+                fileio.rmtree(folder)
 
 
 def _in_a_line(error: Exception) -> str:

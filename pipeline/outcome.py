@@ -134,8 +134,8 @@ def read_pictures(connection: Connection, run_id: str) -> int:
     return max((artifact.custom_properties[PICTURES_PROPERTY].int_value for artifact in outputs), default=0)
 
 
-def read_unfinished(connection: Connection, run_id: str, node_id: str) -> list[int]:
-    """Return the ids of a node's executions in a run that were begun and did not end well.
+def read_attempts(connection: Connection, run_id: str, node_id: str) -> list[metadata_store_pb2.Execution]:
+    """Return the executions of a node in a run, however they ended.
 
     Args:
       connection: of the metadata store.
@@ -145,11 +145,7 @@ def read_unfinished(connection: Connection, run_id: str, node_id: str) -> list[i
     store = mlmd.MetadataStore(connection)
     of_node = [context.id for context in store.get_contexts_by_type("node") if context.name.endswith(f".{node_id}")]
     begun = {execution.id for context in of_node for execution in store.get_executions_by_context(context)}
-    return [
-        execution.id
-        for execution in _executions(store, run_id)
-        if execution.id in begun and execution.last_known_state not in _FINISHED
-    ]
+    return [execution for execution in _executions(store, run_id) if execution.id in begun]
 
 
 def _executions(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_store_pb2.Execution]:

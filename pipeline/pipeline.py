@@ -22,6 +22,7 @@ from components.data_gate import findings
 from components.data_gate.component import DataGate, DataVerdict
 from components.image_example_gen.component import ImageExampleGen
 from components.image_schema_gen.component import ImageSchemaGen
+from components.model_evaluator import gate
 from components.model_evaluator.component import ModelEvaluator
 from components.publisher.component import Publisher
 from components.serving_check.component import ServingCheck
@@ -134,7 +135,7 @@ def create_pipeline(
         model=model,
         baseline_model=baseline.outputs["model"],
         eval_config=evaluation.eval_config(config.evaluation),
-        limits=config.evaluation.model_dump(mode="json", exclude={"fail_when_refused"}),
+        limits=config.evaluation.model_dump(mode="json", include={field.name for field in dataclasses.fields(gate.Limits)}),
         code_fingerprint=code_fingerprint("components.model_evaluator.executor"),
     ).with_id("Evaluator")
     check = ServingCheck(

@@ -1,4 +1,4 @@
-"""Make `.venv` from requirements.lock, with a private C runtime where the host's is too old.
+"""Make `.venv` from requirements.lock and requirements-dev.lock, with a private C runtime where the host's is too old.
 
 Two of TFX's wheels (ml-metadata, tensorflow-data-validation) need glibc 2.38 and the C++ runtime of GCC 14. Debian 13 and
 Ubuntu 24.04 have them. On an older Debian or Ubuntu this script unpacks Debian 13's C and C++ runtime into `.runtime/lib`
@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 RUNTIME = ROOT / ".runtime"
+LOCKS = ("requirements.lock", "requirements-dev.lock")
 NEEDED_GLIBC = (2, 38)
 NEEDED_CXXABI = b"CXXABI_1.3.15"
 RUNTIME_SUITE = "trixie"
@@ -202,8 +203,8 @@ def install(uv: str) -> None:
     python = str(VENV / "bin" / "python")
     say("installing the locked environment (about 3 GB)")
     target = ["--quiet", "--python", python, "--python-platform", "x86_64-manylinux_2_39"]
-    lock = str(ROOT / "requirements.lock")
-    run([uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", lock])
+    locks = [str(ROOT / name) for name in LOCKS]
+    run([uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", *locks])
     run([uv, "pip", "install", *target, "--no-deps", "-C", "editable_mode=compat", "--editable", str(ROOT)])
 
 

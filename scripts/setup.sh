@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-wanted=$(cat requirements.lock setup.py scripts/setup.sh scripts/bootstrap.py | cksum)
+wanted=$(cat requirements.lock requirements-dev.lock setup.py scripts/setup.sh scripts/bootstrap.py | cksum)
 if [ "$(cat .venv/.ready 2>/dev/null || true)" = "$wanted" ]; then
   exit 0
 fi

@@ -31,3 +31,13 @@ def picture_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / folder
 
     return write
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share what is dear to make in one process, and begin with the longest."""
+    groups = {"test_run": "runs", "test_serving": "runs", "test_kubeflow": "kubeflow"}
+    for item in items:
+        name = item.path.stem
+        group = groups[name] if item.path.parent.name == "e2e" and name in groups else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.parent.name != "e2e")

@@ -191,8 +191,8 @@ def _share(
     if limits.confidence is not None:
         # Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; one-sided would be laxer.
         interval = stats.binomtest(round(found * examples), examples).proportion_ci(limits.confidence, method="wilson")
-        low, percent = interval.low, f"{limits.confidence:.4g}"
-        note = f"with confidence {percent} at least {low:.4f} on {examples} pictures"
+        low = float(interval.low)
+        note = f"with confidence {limits.confidence:g} at least {low:.4f} on {examples} pictures"
     passed = low >= floor - 1e-9
     if not passed and not note:
         note = f"{floor - found:.4f} below"

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from components.model_evaluator import gate
@@ -9,8 +11,9 @@ BEFORE = gate.Measured(0.85, {2: 0.96}, RECALL, megabytes=60.0, latency_ms=20.0)
 
 
 def judged(model: gate.Measured = MODEL, baseline: gate.Measured | None = None, **bounds: object) -> list[gate.Check]:
-    limits = schema.Evaluation(**{"min_accuracy": None, "max_accuracy_drop": None} | bounds).model_dump(mode="json")
-    return gate.judge(gate.Limits(**limits), model, baseline)
+    section = schema.Evaluation(**{"min_accuracy": None, "max_accuracy_drop": None} | bounds).model_dump(mode="json")
+    limits = gate.Limits(**{field.name: section[field.name] for field in dataclasses.fields(gate.Limits)})
+    return gate.judge(limits, model, baseline)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The compiled pipeline, task by task in processes of their own, against a real database server for ML Metadata."""
 
+import shutil
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -11,7 +12,6 @@ from serving import versions
 from tests.e2e.conftest import CONFIG, Project, finetune
 from tests.kubeflow import database, harness
 
-RESOLVERS = {"AcceptedData", "Resolver"}
 WORSE = {"training_batch_size": 256, "training_phases_0_epochs": 1, "training_phases_1_epochs": 0}
 
 
@@ -54,6 +54,11 @@ def volume(runs: harness.Harness) -> Path:
     return Path(mounts[0]["mountPath"]) / "small"
 
 
+def published(run: dict[str, harness.Ended]) -> int:
+    """The number of the version that a run published."""
+    return int(Path(run["Pusher"].parameters["model_uri"]).name)
+
+
 @pytest.fixture(scope="module")
 def first(runs: harness.Harness) -> dict[str, harness.Ended]:
     """The first run; two of its tasks are killed in the middle and tried again."""
@@ -62,12 +67,13 @@ def first(runs: harness.Harness) -> dict[str, harness.Ended]:
 
 def test_a_run_with_killed_tasks_ends_with_a_published_model(runs: harness.Harness, first: dict[str, harness.Ended]) -> None:
     assert {name: one.err[-2000:] for name, one in first.items() if one.code} == {}
-    assert first.keys() == runs.tasks.keys()
+    assert first.keys() == {"UpToDate", *runs.tasks}
+    assert "UpToDate no: ImageExampleGen has work to do" in first["UpToDate"].last_line
     assert "training goes on where it was interrupted" in first["Trainer"].err
     assert "head epoch 1/3" not in first["Trainer"].err
     store = versions.Versions(str(volume(runs) / "serving"))
-    assert first["Pusher"].parameters == {"model_uri": store.path(store.numbers()[0])}
-    assert store.live == store.numbers()[0]
+    assert first["Pusher"].parameters == {"model_uri": store.path(published(first))}
+    assert store.numbers() == [store.live] == [published(first)]
     evaluator = first["Evaluator"]
     assert evaluator.parameters == {"blessing": "blessed"}
     metrics = evaluator.artifacts["metrics"]["metadata"]
@@ -82,31 +88,43 @@ def test_a_run_with_killed_tasks_ends_with_a_published_model(runs: harness.Harne
     assert "evaluation.min_accuracy" in page
 
 
-def test_two_runs_at_once_one_finds_all_done_and_one_is_refused_by_the_baseline(
+def test_two_runs_at_once_one_has_nothing_to_do_and_one_is_refused_by_the_baseline(
     runs: harness.Harness, first: dict[str, harness.Ended]
 ) -> None:
     refusing = WORSE | {"evaluation_min_accuracy": 0.0, "evaluation_fail_when_refused": True}
     with futures.ThreadPoolExecutor() as pool:
         same = pool.submit(runs.run, "run-2", parallel=1)
         worse = pool.submit(runs.run, "run-3", parallel=1, **refusing)
-    for name, one in same.result().items():
-        assert one.code == 0, one.err
-        expected = "done" if name in {*RESOLVERS, "Pusher"} else "cached"
-        assert one.last_line.startswith(f"finetune: {name} {expected} ")
+    (check,) = same.result().values()
+    assert check.code == 0, check.err
+    assert check.last_line.startswith("finetune: UpToDate yes, in ")
     refused = worse.result()
+    assert "UpToDate no: Trainer has work to do" in refused["UpToDate"].last_line
     assert {name for name, one in refused.items() if one.code} == {"Pusher"}
     assert refused["Pusher"].last_line.startswith("finetune: nothing was published")
     assert refused["Evaluator"].parameters == {"blessing": "refused"}
     assert "evaluation.max_accuracy_drop" in refused["Evaluator"].err
     for name in ("ImageExampleGen", "StatisticsGen", "Transform"):
         assert refused[name].last_line.startswith(f"finetune: {name} cached ")
+    assert versions.Versions(str(volume(runs) / "serving")).numbers() == [published(first)]
+    # A refused model is refused again, though nothing is new: the night stays red.
+    (again,) = runs.run("run-4", **refusing).values()
+    assert again.code == 1
+    assert again.last_line.startswith("finetune: nothing was published")
+
+
+def test_a_version_that_somebody_deleted_is_published_again_though_nothing_is_new(
+    runs: harness.Harness, first: dict[str, harness.Ended]
+) -> None:
     store = versions.Versions(str(volume(runs) / "serving"))
-    assert len(store.numbers()) == 1
-    assert same.result()["Pusher"].parameters == first["Pusher"].parameters
+    shutil.rmtree(store.path(published(first)))
+    (check,) = runs.run("run-5").values()
+    assert check.code == 0, check.err
+    assert store.numbers() == [store.live]
+    assert store.live != published(first)
 
 
 def test_a_parameter_that_is_not_allowed_ends_the_task_with_what_would_be_right(runs: harness.Harness) -> None:
-    ended = runs.run("run-4", evaluation_min_accuracy=7.0)
-    assert ended.keys() == {"ImageExampleGen", "AcceptedData"} & ended.keys()
-    assert all(one.code == 2 for one in ended.values())
-    assert "evaluation.min_accuracy = 7.0" in ended["ImageExampleGen"].last_line
+    (check,) = runs.run("run-6", evaluation_min_accuracy=7.0).values()
+    assert check.code == 2
+    assert "evaluation.min_accuracy = 7.0" in check.last_line

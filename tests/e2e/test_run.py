@@ -130,7 +130,7 @@ def test_a_model_that_is_not_surely_good_enough_is_refused_and_not_pushed(projec
     )
     assert float(line[0]) == pytest.approx(accuracy, abs=1e-4)
     assert float(line[1]) == bound
-    low = float(re.findall(r"with confidence 95 at least ([\d.]+) on", line[2])[0])
+    low = float(re.findall(r"with confidence 0.95 at least ([\d.]+) on", line[2])[0])
     assert low < bound < accuracy
     assert len(project.versions()) == 1
 

@@ -5,6 +5,7 @@ What a cluster does besides, it does not: containers, volumes, the cluster's own
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,8 @@ class Harness:
         assert spec["schemaVersion"] == "2.1.0"
         self.spec, self._folder = spec, folder
         self._environment = os.environ | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        by_key = spec["root"]["dag"]["tasks"]
+        self.check, self._group = (spec["root"]["dag"]["tasks"][key] for key in ("uptodate", "condition-1"))
+        by_key = spec["components"][self._group["componentRef"]["name"]]["dag"]["tasks"]
         self.tasks = {task["taskInfo"]["name"]: task for task in by_key.values()}
         self._upstream = {
             name: [by_key[key]["taskInfo"]["name"] for key in task.get("dependentTasks", [])]
@@ -58,7 +60,9 @@ class Harness:
     def run(
         self, run_id: str, kill_once: Mapping[str, str] | None = None, parallel: int = 2, **parameters: Any
     ) -> dict[str, Ended]:
-        """Run all tasks of a run, those that are ready at once; after one that failed, none that depends on it.
+        """Run a run: the task that looks what is due, and if something is, all others, as soon as they are ready.
+
+        After one that failed, none runs that depends on it.
 
         Args:
           run_id: what Kubeflow Pipelines would call it.
@@ -66,7 +70,10 @@ class Harness:
           parallel: tasks at once.
           parameters: of the run.
         """
-        ended: dict[str, Ended] = {}
+        checked = self._run_task(self.check, run_id, parameters, None)
+        ended = {self.check["taskInfo"]["name"]: checked}
+        if checked.code or not self._is_due(checked.parameters):
+            return ended
         pending, skipped = dict(self._upstream), set[str]()
         with futures.ThreadPoolExecutor(parallel) as pool:
             running: dict[futures.Future[Ended], str] = {}
@@ -78,15 +85,23 @@ class Harness:
                     elif all(upstream in ended for upstream in needed):
                         del pending[name]
                         kill_at = (kill_once or {}).get(name)
-                        running[pool.submit(self._run_task, name, run_id, parameters, kill_at)] = name
+                        running[pool.submit(self._run_task, self.tasks[name], run_id, parameters, kill_at)] = name
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for future in done:
                     ended[running.pop(future)] = future.result()
         return ended
 
-    def _run_task(self, name: str, run_id: str, parameters: Mapping[str, Any], kill_at: str | None) -> Ended:
-        task = self._executor_input(name, run_id, parameters)
-        executor = self.spec["components"][self.tasks[name]["componentRef"]["name"]]["executorLabel"]
+    def _is_due(self, outputs: Mapping[str, str]) -> bool:
+        """Whether the condition of the group of all nodes holds."""
+        condition = re.fullmatch(r"inputs\.parameter_values\['(.+)'\] == '(.+)'", self._group["triggerPolicy"]["condition"])
+        assert condition is not None
+        source = self._group["inputs"]["parameters"][condition[1]]["taskOutputParameter"]
+        assert source["producerTask"] == "uptodate"
+        return outputs[source["outputParameterKey"]] == condition[2]
+
+    def _run_task(self, spec: Mapping[str, Any], run_id: str, parameters: Mapping[str, Any], kill_at: str | None) -> Ended:
+        task = self._executor_input(spec, run_id, parameters)
+        executor = self.spec["components"][spec["componentRef"]["name"]]["executorLabel"]
         container = self.spec["deploymentSpec"]["executors"][executor]["container"]
         resolved = {"{{$}}": json.dumps(task), "{{$.pipeline_job_uuid}}": run_id}
         command = [resolved.get(word, word) for word in [*container["command"], *container["args"]]]
@@ -117,17 +132,22 @@ class Harness:
                     process.kill()
         return subprocess.CompletedProcess(command, process.returncode, stderr="".join(lines))
 
-    def _executor_input(self, name: str, run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _executor_input(self, spec: Mapping[str, Any], run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What `{{$}}` stands for."""
         definitions = self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
         values = {key: definition.get("defaultValue") for key, definition in definitions.items()} | dict(parameters)
         assert values.keys() == definitions.keys(), "parameters of the run"
-        inputs = {
-            key: values[given["componentInputParameter"]] for key, given in self.tasks[name]["inputs"]["parameters"].items()
+        of_group = {
+            key: values[given["componentInputParameter"]]
+            for key, given in self._group["inputs"]["parameters"].items()
+            if "componentInputParameter" in given
         }
-        component = self.spec["components"][self.tasks[name]["componentRef"]["name"]]
+        inputs = {
+            key: (values | of_group)[given["componentInputParameter"]] for key, given in spec["inputs"]["parameters"].items()
+        }
+        component = self.spec["components"][spec["componentRef"]["name"]]
         declared = component.get("outputDefinitions", {})
-        folder = self._folder / run_id / name
+        folder = self._folder / run_id / spec["taskInfo"]["name"]
         return {
             "inputs": {"parameterValues": inputs},
             "outputs": {

@@ -78,6 +78,15 @@ def test_only_what_computes_gets_the_gpu_and_what_a_node_is_given_is_its_own() -
         assert side["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "FINETUNE_METADATA_URL", "secretKey": "url"}]
 
 
+def test_the_validator_in_a_pod_is_told_its_namespace(tmp_path: Path) -> None:
+    validator = "serving.infra_validator={platform: kubernetes}"
+    compiler.compile_pipeline(schema.load(None, ("data.source=/mnt/p", validator)), IMAGE, tmp_path / "p.yaml")
+    _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    sides = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    told = {name: side["fieldPathAsEnv"] for name, side in sides.items() if "fieldPathAsEnv" in side}
+    assert told == {"exec-infravalidator": [{"fieldPath": "metadata.namespace", "name": "KFP_NAMESPACE"}]}
+
+
 def test_parameters_have_types_defaults_and_meanings() -> None:
     spec, _ = yaml.safe_load_all((GOLDEN / "nightly.yaml").read_text())
     found = spec["root"]["inputDefinitions"]["parameters"]
@@ -137,7 +146,7 @@ def test_a_metadata_store_is_named_by_a_url(url: str, field: str) -> None:
 
 
 def test_without_a_url_the_metadata_store_is_the_cluster_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert folders.metadata_connection(None).host == "metadata-grpc-service"
+    assert folders.metadata_connection(None).host == "metadata-grpc-service.kubeflow"
     monkeypatch.setenv("METADATA_GRPC_SERVICE_SERVICE_HOST", "10.0.0.7")
     monkeypatch.setenv("METADATA_GRPC_SERVICE_SERVICE_PORT", "9000")
     assert (folders.metadata_connection(None).host, folders.metadata_connection(None).port) == ("10.0.0.7", 9000)
