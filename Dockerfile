@@ -38,7 +38,7 @@ LABEL org.opencontainers.image.title="finetune" \
       org.opencontainers.image.revision="${REVISION}"
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt \
     && useradd --create-home --uid 1000 finetune
 COPY --from=build /app /app
 # What publishes a model writes down which code trained it.

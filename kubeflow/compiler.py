@@ -145,14 +145,14 @@ def _component(
 
 def _task_of(config: schema.Config, name: str, heavy: bool) -> schema.Task:
     """What a node gets: ours, then the configuration's for all, then its own for this one."""
-    settings = _RETRIES | (_HEAVY if heavy else _LIGHT)
+    settings: dict[str, Any] = {**_RETRIES, **(_HEAVY if heavy else _LIGHT)}
     for task in (config.kubeflow.default, config.kubeflow.nodes.get(name, schema.Task())):
         given = task.model_dump(exclude_none=True)
         # Only what computes with TensorFlow's kernels gains from a GPU.
         if task is config.kubeflow.default and name not in {"Trainer", "Tuner", "Evaluator"}:
             given.pop("accelerator", None)
         settings |= given
-    return schema.Task(**settings)
+    return schema.Task.model_validate(settings)
 
 
 def _equip(task: dsl.PipelineTask, config: schema.Config, settings: schema.Task) -> None:

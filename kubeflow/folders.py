@@ -46,8 +46,8 @@ def metadata_connection(url: str | None) -> Connection:
       ValueError: that is no such URL.
     """
     if url is None:
-        host, port = (os.environ.get(name) for name in _SERVICE_VARIABLES)
-        return metadata_store_pb2.MetadataStoreClientConfig(host=host or _SERVICE[0], port=int(port or _SERVICE[1]))
+        host, service_port = (os.environ.get(name) for name in _SERVICE_VARIABLES)
+        return metadata_store_pb2.MetadataStoreClientConfig(host=host or _SERVICE[0], port=int(service_port or _SERVICE[1]))
     parts = urlsplit(url)
     # What can be wrong is said without the password.
     shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

@@ -48,6 +48,7 @@ class _Refusing(base_executor_operator.BaseExecutorOperator):
     """Executes nothing."""
 
     SUPPORTED_EXECUTOR_SPEC_TYPE = (executable_spec_pb2.PythonClassExecutableSpec, executable_spec_pb2.BeamExecutableSpec)
+    SUPPORTED_PLATFORM_CONFIG_TYPE = ()
 
     def run_executor(self, execution_info: data_types.ExecutionInfo) -> NoReturn:
         raise _DueError
