@@ -33,6 +33,18 @@ class Ended(NamedTuple):
         return self.err.splitlines()[-1]
 
 
+def holds(condition: str, value_of: Callable[[str], str]) -> bool:
+    """Whether a condition of `dsl.If` holds.
+
+    Args:
+      condition: of a trigger policy.
+      value_of: from the name of a pipeline channel to its value.
+    """
+    parts = re.fullmatch(r"inputs\.parameter_values\['(.+)'\] == '(.+)'", condition)
+    assert parts is not None
+    return value_of(parts[1]) == parts[2]
+
+
 class Harness:
     """Runs the tasks of one pipeline.
 
@@ -93,11 +105,13 @@ class Harness:
 
     def _is_due(self, outputs: Mapping[str, str]) -> bool:
         """Whether the condition of the group of all nodes holds."""
-        condition = re.fullmatch(r"inputs\.parameter_values\['(.+)'\] == '(.+)'", self._group["triggerPolicy"]["condition"])
-        assert condition is not None
-        source = self._group["inputs"]["parameters"][condition[1]]["taskOutputParameter"]
-        assert source["producerTask"] == "uptodate"
-        return outputs[source["outputParameterKey"]] == condition[2]
+
+        def value_of(channel: str) -> str:
+            source = self._group["inputs"]["parameters"][channel]["taskOutputParameter"]
+            assert source["producerTask"] == "uptodate"
+            return outputs[source["outputParameterKey"]]
+
+        return holds(self._group["triggerPolicy"]["condition"], value_of)
 
     def _run_task(self, spec: Mapping[str, Any], run_id: str, parameters: Mapping[str, Any], kill_at: str | None) -> Ended:
         task = self._executor_input(spec, run_id, parameters)
