@@ -201,14 +201,14 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
         source = batches.prepare(classifier, splits["train"], splits["eval"], sections, Path(folder))
         prepared = time.perf_counter()
         test = data["test"]
-        if source.cached:
+        if source.kept:
             parts = model.split(classifier, {variable.path for variable in source.model.weights})
             assert parts is not None
             test = Pictures(parts[0].predict(test.pixels.astype(np.float32), verbose=0), test.labels)
         started += time.perf_counter() - prepared
         callback, points = clock(lambda: test_accuracy(source.model, test, lambda pixels: pixels), started)
         counts = splits["train"].contents.counts
-        compiled = devices.jit_compile(config.training.xla, source.cached)
+        compiled = devices.jit_compile(config.training.xla, source.kept)
         fitting.fit(classifier, source, counts, sections["training"], fitting.Options(compiled, callbacks=(callback,)))
         points.append(Point(points[-1].seconds, test_accuracy(source.model, test, lambda pixels: pixels)))
     return points

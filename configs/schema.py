@@ -230,7 +230,7 @@ class Training(_Section):
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     """What the layers compute in; `auto` is mixed_float16 on GPUs with tensor cores. What is exported is float32."""
     xla: Literal["auto"] | bool = "auto"
-    """Whether XLA compiles the training step; `auto` does on kept features, and leaves the rest to Keras."""
+    """Whether XLA compiles the training step; `auto` does on kept features where it gains, and leaves the rest to Keras."""
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (
         Phase(name="head", epochs=5, learning_rates=(("head/.*", 1e-3), (".*", None))),
         Phase(

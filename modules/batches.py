@@ -22,8 +22,8 @@ class Batches(Protocol):
 
     model: keras.Model
     """Shares its layers with the classifier."""
-    cached: bool
-    """Whether the batches are kept features."""
+    kept: tuple[int, int, int] | None
+    """Height, width and channels of the kept features that the batches are; None where they are pictures."""
 
     def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:
         """Return batches without end, from a step of an epoch on; both count from 0, epochs over all phases.
@@ -55,7 +55,7 @@ class FromPictures:
       config: the sections `training` and `augmentation` of the configuration.
     """
 
-    cached = False
+    kept = None
 
     def __init__(self, classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any]):
         self.model = classifier
@@ -91,8 +91,6 @@ class FromFeatures:
       config: the sections `training` and `augmentation` of the configuration.
     """
 
-    cached = True
-
     def __init__(
         self,
         suffix: keras.Model,
@@ -101,7 +99,7 @@ class FromFeatures:
         evaluation: feature_cache.View,
         config: Mapping[str, Any],
     ):
-        self.model = suffix
+        self.model, self.kept = suffix, suffix.input_shape[1:]
         self._augmented, self._plain, self._eval, self._config = augmented, plain, evaluation, config
 
     def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:

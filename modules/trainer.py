@@ -91,10 +91,10 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
         with devices.dtype_policy(policy):
             classifier = build(inputs.train, config)
         source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
-        jit_compile = devices.jit_compile(config["training"]["xla"], source.cached)
+        jit_compile = devices.jit_compile(config["training"]["xla"], source.kept)
         progress.logger.info("training on %s", devices.describe(policy, jit_compile))
         # What is trained, and so its state, differs with the batches.
-        state_dir = work_dir / "checkpoints" / f"{identity(inputs, config)}-{'features' if source.cached else 'pictures'}"
+        state_dir = work_dir / "checkpoints" / f"{identity(inputs, config)}-{'features' if source.kept else 'pictures'}"
         checkpoint.prune(state_dir.parent, keep=state_dir.name)
         options = fitting.Options(jit_compile, log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)

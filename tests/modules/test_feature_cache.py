@@ -130,7 +130,7 @@ def prepared(tmp_path: Path, changes: dict | None = None) -> tuple[keras.Model, 
 
 def test_the_suffix_on_kept_features_agrees_with_the_whole_model_on_the_same_view(tmp_path: Path) -> None:
     classifier, source, inputs, config = prepared(tmp_path)
-    assert source.cached
+    assert source.kept
     (folder,) = [path.parent for path in (tmp_path / "work" / "features").rglob("view-2")]
     kept = np.load(folder / "view-2" / "features.npy")
     view = dataset.training_batches(inputs.train.data, 8, 1, config["augmentation"], epoch=1).take(3)
@@ -167,7 +167,7 @@ def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
 ) -> None:
     with caplog.at_level(logging.INFO, progress.logger.name):
         _, source, _, _ = prepared(tmp_path, {"training": {"cache": cache_options}})
-    assert source.cached
+    assert source.kept
     assert len(list((tmp_path / "work" / "features").rglob("view-*"))) == views
     assert f"{views} augmented view" in caplog.text
     assert "for 4 epochs" in caplog.text
