@@ -174,7 +174,7 @@ def with_plain_keras(data: dict[str, Pictures], classes: int, config: schema.Con
 
 
 def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, seed: int) -> list[Point]:
-    """What Trainer does, with nothing kept from an earlier run; the last point is of the weights that it keeps."""
+    """What Trainer does, with nothing kept from an earlier run; the last point is of the model that it exports."""
     import tensorflow as tf
 
     from modules import batches, dataset, devices, features, fitting, model, trainer
@@ -197,20 +197,22 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
 
         splits = {name: split(name) for name in ("train", "eval")}
         started = time.perf_counter()
-        classifier = trainer.build(splits["train"], sections)
+        with devices.dtype_policy(devices.precision(config.training.precision)):
+            classifier = trainer.build(splits["train"], sections)
         source = batches.prepare(classifier, splits["train"], splits["eval"], sections, Path(folder))
         prepared = time.perf_counter()
         test = data["test"]
         if source.kept:
             parts = model.split(classifier, {variable.path for variable in source.model.weights})
             assert parts is not None
-            test = Pictures(parts[0].predict(test.pixels.astype(np.float32), verbose=0), test.labels)
+            test = test._replace(pixels=parts[0].predict(test.pixels.astype(np.float32), verbose=0))
         started += time.perf_counter() - prepared
         callback, points = clock(lambda: test_accuracy(source.model, test, lambda pixels: pixels), started)
         counts = splits["train"].contents.counts
         compiled = devices.jit_compile(config.training.xla, source.kept)
         fitting.fit(classifier, source, counts, sections["training"], fitting.Options(compiled, callbacks=(callback,)))
-        points.append(Point(points[-1].seconds, test_accuracy(source.model, test, lambda pixels: pixels)))
+        exported = trainer.in_float32(classifier, splits["train"], sections)
+        points.append(Point(points[-1].seconds, test_accuracy(exported, data["test"], lambda pixels: pixels)))
     return points
 
 

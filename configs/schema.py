@@ -228,7 +228,8 @@ class Training(_Section):
     optimizer: Optimizer = Optimizer()
     cache: FeatureCache = FeatureCache()
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
-    """What the layers compute in; `auto` is mixed_float16 on GPUs with tensor cores. What is exported is float32."""
+    """What the layers compute in; `auto` is mixed_float16 on GPUs with tensor cores, and mixed_bfloat16 on CPUs that compute
+    in bfloat16. What is exported is float32."""
     xla: Literal["auto"] | bool = "auto"
     """Whether XLA compiles the training step; `auto` does on kept features where it gains, and leaves the rest to Keras."""
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (

@@ -55,7 +55,7 @@ class FromPictures:
       config: the sections `training` and `augmentation` of the configuration.
     """
 
-    kept = None
+    kept: tuple[int, int, int] | None = None
 
     def __init__(self, classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any]):
         self.model = classifier
@@ -99,7 +99,8 @@ class FromFeatures:
         evaluation: feature_cache.View,
         config: Mapping[str, Any],
     ):
-        self.model, self.kept = suffix, suffix.input_shape[1:]
+        self.model = suffix
+        self.kept: tuple[int, int, int] | None = suffix.input_shape[1:]
         self._augmented, self._plain, self._eval, self._config = augmented, plain, evaluation, config
 
     def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:

@@ -37,16 +37,19 @@ def strategy(batch_size: int) -> tf.distribute.Strategy:
 def precision(setting: str) -> str:
     """Return the dtype policy to train with.
 
+    On a CPU with AVX512_BF16 both VGG16's blocks 1 to 4 and a training step on block 5 took half the time in bfloat16.
+
     Args:
-      setting: a policy, or `auto`: `mixed_float16` where every GPU gains from it, else `float32`.
+      setting: a policy, or `auto`: `mixed_float16` where every GPU gains from it, `mixed_bfloat16` on a CPU that computes in
+        bfloat16, else `float32`.
     """
     if setting != "auto":
         return setting
-    capabilities = [
-        tf.config.experimental.get_device_details(gpu).get("compute_capability") or (0, 0)
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    return "mixed_float16" if capabilities and min(capabilities) >= _FAST_FLOAT16 else "float32"
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") or (0, 0) for gpu in gpus]
+    return "mixed_float16" if min(capabilities) >= _FAST_FLOAT16 else "float32"
 
 
 @contextlib.contextmanager
@@ -76,14 +79,18 @@ def jit_compile(setting: bool | str, kept: tuple[int, int, int] | None) -> bool 
         return setting
     if kept is None or len(tf.config.list_logical_devices("GPU")) > 1:
         return "auto"
-    return bool(tf.config.list_logical_devices("GPU")) or (min(kept[:2]) >= _SMALLEST_FOR_XLA and not _has_avx512())
+    return bool(tf.config.list_logical_devices("GPU")) or (
+        min(kept[:2]) >= _SMALLEST_FOR_XLA and "avx512f" not in _cpu_flags()
+    )
 
 
-def _has_avx512() -> bool:
+def _cpu_flags() -> set[str]:
+    """What this machine's processor can do; nothing where that is not told."""
     try:
-        return "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
 
 
 def describe(policy: str, compiled: bool | str) -> str:

@@ -98,11 +98,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
         checkpoint.prune(state_dir.parent, keep=state_dir.name)
         options = fitting.Options(jit_compile, log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
-    if policy != "float32":
-        weights_of = classifier.get_weights()
-        classifier = build(inputs.train, {**config, "model": {**config["model"], "weights": None}})
-        classifier.set_weights(weights_of)
-    return Trained(classifier, score)
+    return Trained(in_float32(classifier, inputs.train, config), score)
 
 
 def build(split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
@@ -115,6 +111,21 @@ def build(split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
     keras.utils.set_random_seed(config["training"]["seed"])
     path = weights.locate(config["model"]["weights"])
     return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path)
+
+
+def in_float32(classifier: keras.Model, split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
+    """Return a classifier that computes in float32, whatever it was trained in.
+
+    Args:
+      classifier: as `build` made it for the same split and configuration.
+      split: as for `build`.
+      config: likewise.
+    """
+    if classifier.dtype_policy.compute_dtype == "float32":
+        return classifier
+    same = build(split, {**config, "model": {**config["model"], "weights": None}})
+    same.set_weights(classifier.get_weights())
+    return same
 
 
 def identity(inputs: Inputs, config: Mapping[str, Any]) -> str:

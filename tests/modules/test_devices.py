@@ -23,5 +23,26 @@ def test_a_step_on_kept_features_is_compiled_where_that_gains(
     expected: bool | str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(devices, "_has_avx512", lambda: avx512)
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: {"avx2", "avx512f"} if avx512 else {"avx2"})
     assert devices.jit_compile(setting, kept) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "flags", "expected"),
+    [
+        ("auto", {"avx2", "avx512f"}, "float32"),
+        ("auto", {"avx2", "avx512f", "avx512_bf16"}, "mixed_bfloat16"),
+        ("auto", {"avx2", "amx_bf16"}, "mixed_bfloat16"),
+        ("auto", set(), "float32"),
+        ("float32", {"avx512_bf16"}, "float32"),
+    ],
+)
+def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(
+    setting: str, flags: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
+    assert devices.precision(setting) == expected
+
+
+def test_the_flags_of_this_cpu_are_read() -> None:
+    assert "sse2" in devices._cpu_flags(), "every x86_64 has it"
