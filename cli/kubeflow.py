@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,7 +82,13 @@ def compile_pipeline(
     """
     from pipeline import log_file
 
-    config = options.load_with_source(config_path, overrides, data)
+    config = options.load(config_path, overrides, data)
+    source = config.data.source or ""
+    if "://" not in source and not os.path.isabs(source):
+        example = os.path.join(config.kubeflow.volume.path, source or "photos")
+        raise options.InputError(
+            f"data.source = {source or None}: name the pictures as the containers see them, e.g. --data {example}"
+        )
     with log_file.capture_output():
         from configs.schema import ConfigError
         from kubeflow import compiler, vertex

@@ -457,13 +457,14 @@ def load(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Con
     return parse(text, str(path or "configuration"), settings)
 
 
-def parse(text: str, source: str, settings: Mapping[str, Any]) -> Config:
+def parse(text: str, source: str, settings: Mapping[str, Any], origin: str = "--set") -> Config:
     """Read a configuration from text.
 
     Args:
       text: YAML.
       source: where it comes from, for messages.
       settings: values by key, `a.b`, applied in order.
+      origin: where those come from, for messages.
 
     Returns:
       The checked configuration.
@@ -483,7 +484,7 @@ def parse(text: str, source: str, settings: Mapping[str, Any]) -> Config:
     values = base.model_dump(mode="json")
     for key, value in settings.items():
         _apply(values, key, value)
-    return _checked(values, "--set")
+    return _checked(values, origin)
 
 
 def _apply(values: dict[str, Any], key: str, value: Any) -> None:

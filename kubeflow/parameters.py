@@ -63,4 +63,4 @@ def with_values(text: str, values: Mapping[str, Any]) -> schema.Config:
             value = values[parameter.name]
             whole = isinstance(parameter.default, int) and not isinstance(parameter.default, bool)
             settings[parameter.key] = int(value) if whole and float(value).is_integer() else value
-    return schema.parse(text, "parameters of the run", settings)
+    return schema.parse(text, "configuration", settings, "parameters of the run")

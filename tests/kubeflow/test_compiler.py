@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from kfp import components
 
+from cli import main
 from configs import schema
 from kubeflow import compiler, folders, parameters
 
@@ -105,7 +107,7 @@ def test_values_of_a_run_become_the_configuration() -> None:
     )
     assert (config.training.batch_size, config.data.source, config.training.phases[1].epochs) == (16, "/mnt/{SPAN}", 3)
     assert parameters.with_values(text, {}) == config_of("nightly")
-    with pytest.raises(schema.ConfigError, match=r"training\.batch_size = 1\.5"):
+    with pytest.raises(schema.ConfigError, match=r"parameters of the run: training\.batch_size = 1\.5"):
         parameters.with_values(text, {"training_batch_size": 1.5})
 
 
@@ -121,6 +123,13 @@ def test_values_of_a_run_become_the_configuration() -> None:
 def test_a_configuration_that_can_not_be_compiled_is_refused(setting: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(schema.ConfigError, match=said.replace(".", r"\.")):
         compiler.compile_pipeline(schema.load(None, ("data.source=/mnt/p", setting)), IMAGE, tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize("source", [[], ["--data", "photos"]])
+def test_pictures_that_no_container_would_see_are_refused(source: list[str]) -> None:
+    done = CliRunner().invoke(main, ["kubeflow", "compile", "--image", IMAGE, *source])
+    assert done.exit_code == 2
+    assert "as the containers see them, e.g. --data /mnt/finetune/photos" in done.stderr
 
 
 def test_a_configuration_that_is_too_large_is_refused(tmp_path: Path) -> None:
