@@ -71,12 +71,13 @@ def _run(node_id: str, run_id: str, text: str, task: dict, metadata: str | None,
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
     if node_id not in {*nodes, outputs.UP_TO_DATE}:
         _end(f"no node {node_id} in this image's pipeline: {', '.join(nodes)}; compile again with the image's version", 2)
-    for one in uncached:
+    for one in nodes.keys() & set(uncached):
         nodes[one].execution_options.caching_options.enable_cache = False
     try:
         if node_id == outputs.UP_TO_DATE:
             due = _first_due(ir, connection, config)
-            outputs.write_up_to_date(task, due is None)
+            if "outputs" in task:
+                outputs.write_up_to_date(task, due is None)
             state = f"no: {due} has work to do," if due else "yes, in"
         else:
             due = None

@@ -93,7 +93,7 @@ def pip(scratch: Path) -> list[str]:
     host = [sys.executable, "-m", "pip"]
     if not subprocess.run([*host, "--version"], capture_output=True, check=False).returncode:
         return [*host, "--disable-pip-version-check"]
-    unpack_debian(["python3-pip-whl"], scratch)
+    unpack_debian(["python3-pip-whl"], scratch, "this host has no pip for Python")
     wheel = next(scratch.glob("usr/share/python-wheels/pip-*.whl"))
     return [sys.executable, str(wheel / "pip")]
 
@@ -115,7 +115,9 @@ def give_private_runtime(uv: str) -> None:
     if not (libraries / "libc.so.6").exists():
         say("the host's C library is too old for TFX: fetching a private one")
         with tempfile.TemporaryDirectory() as scratch:
-            unpack_debian(RUNTIME_PACKAGES, Path(scratch), suite=RUNTIME_SUITE)
+            found = " ".join(platform.libc_ver())
+            lacking = f"this host's C library is too old for TFX ({found}, needed: glibc 2.38)"
+            unpack_debian(RUNTIME_PACKAGES, Path(scratch), lacking, RUNTIME_SUITE)
             fresh = RUNTIME / "lib.new"
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
@@ -144,22 +146,20 @@ def give_private_runtime(uv: str) -> None:
         raise SetupError(f"the private C library was not taken: the interpreter still sees glibc {says}.")
 
 
-def unpack_debian(packages: list[str], target: Path, suite: str | None = None) -> None:
+def unpack_debian(packages: list[str], target: Path, lacking: str, suite: str | None = None) -> None:
     """Download packages with the host's own apt mirrors and unpack them into `target`, without installing them.
 
     Args:
       packages: names of Debian packages.
       target: an empty folder.
+      lacking: what this host does not have, for messages.
       suite: the Debian suite to take them from; None means the one the host runs.
 
     Raises:
       SetupError: the host has no apt, or its mirrors don't have the packages.
     """
-    lacking = f"this host's C library is too old for TFX ({' '.join(platform.libc_ver())}, needed: glibc 2.38)"
-    if not suite:
-        lacking = "this host has no pip for Python"
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise SetupError(f"{lacking}, and without apt-get and dpkg no private one can be fetched.")
+        raise SetupError(f"{lacking}, and without apt-get and dpkg none can be fetched.")
     mirror = debian_mirror()
     apt = target / ".apt"
     for folder in ("lists/partial", "cache/archives/partial"):

@@ -60,7 +60,7 @@ def _unpacked() -> Path:
     root = bootstrap.RUNTIME / "mariadb"
     if not (root / "usr/sbin/mariadbd").exists():
         with tempfile.TemporaryDirectory(dir=bootstrap.RUNTIME) as scratch:
-            bootstrap.unpack_debian(PACKAGES, Path(scratch), suite=SUITE)
+            bootstrap.unpack_debian(PACKAGES, Path(scratch), "mariadbd is not on this host's PATH", SUITE)
             shutil.rmtree(root, ignore_errors=True)
             shutil.move(scratch, root)
             Path(scratch).mkdir()
