@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SECONDS = 5.0
 """Between two looks at a run."""
 
-server_options = (
+_with_server = options.together(
     click.option("--host", envvar="KFP_HOST", metavar="URL", help="Of Kubeflow Pipelines; in the cluster it is found."),
     click.option(
         "--token-file",
@@ -30,7 +30,7 @@ server_options = (
     ),
     click.option("--namespace", help="Of the user, where Kubeflow has several."),
 )
-run_options = (
+_with_run = options.together(
     click.option(
         "--pipeline",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -99,18 +99,6 @@ def compile_pipeline(
         except (compiler.CompileError, ConfigError, OSError) as error:
             raise options.InputError(str(error)) from None
     click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")
-
-
-def _with_server(command: Any) -> Any:
-    for option in reversed(server_options):
-        command = option(command)
-    return command
-
-
-def _with_run(command: Any) -> Any:
-    for option in reversed(run_options):
-        command = option(command)
-    return command
 
 
 @kubeflow.command()

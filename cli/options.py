@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +36,17 @@ data_option = click.option(
     metavar="SOURCE",
     help="Folder with one subfolder of pictures per class, manifest (.csv, .jsonl) or TFRecords; stands for data.source.",
 )
+
+
+def together(*given: Any) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command several options, in their order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(given):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def load(path: str | None, overrides: Sequence[str], data: str | None = None) -> Config:

@@ -27,7 +27,7 @@ model_option = click.option(
     type=click.Path(path_type=Path),
     help="OUTPUT_DIR/serving for the live version, or the folder of one version.",
 )
-endpoint_options = (
+_with_endpoint = options.together(
     click.option(
         "--endpoint",
         metavar="URL",
@@ -41,12 +41,6 @@ endpoint_options = (
         help="PEM file with the authorities that vouch for the server.",
     ),
 )
-
-
-def _with_endpoint(command: Any) -> Any:
-    for option in reversed(endpoint_options):
-        command = option(command)
-    return command
 
 
 @click.command()

@@ -67,7 +67,8 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
     run_parameters = parameters.parameters(config)
 
     def task_of(name: str, values: dict[str, Any], heavy: bool) -> dsl.PipelineTask:
-        task = _component(name, image, text, uncached, run_parameters)(**values)
+        own = uncached if name == outputs.UP_TO_DATE else [one for one in uncached if one == name]
+        task = _component(name, image, text, own, run_parameters)(**values)
         task.set_display_name(name)
         _equip(task, config, _task_of(config, name, heavy))
         return task

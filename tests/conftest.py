@@ -33,6 +33,7 @@ def picture_folder(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share what is dear to make in one process, and begin with the longest."""
     groups = {"test_run": "runs", "test_serving": "runs", "test_kubeflow": "kubeflow"}

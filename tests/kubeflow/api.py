@@ -4,17 +4,16 @@ import contextlib
 import datetime
 import email
 import email.policy
-import http.server
 import itertools
 import json
-import threading
 import urllib.parse
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import kfp_server_api as api
 import yaml
+
+from tests import web
 
 PREFIX = "/apis/v2beta1"
 FIRST = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
@@ -224,37 +223,14 @@ def _uploaded(body: bytes, headers: Any) -> Any:
     return list(yaml.safe_load_all(content))
 
 
-@contextlib.contextmanager
-def serving(server: Server) -> Iterator[str]:
+def serving(server: Server) -> contextlib.AbstractContextManager[str]:
     """Serve on a free port; yields `http://localhost:PORT`."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(method: str, path: str, body: bytes, headers: Any) -> tuple[int, Any]:
+        parts = urllib.parse.urlsplit(path)
+        try:
+            return 200, server.answer(method, parts.path, dict(urllib.parse.parse_qsl(parts.query)), body, headers)
+        except RefusalError as refusal:
+            return refusal.status, {"error": refusal.message, "code": 0, "message": refusal.message}
 
-        def _handle(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            parts = urllib.parse.urlsplit(self.path)
-            query = dict(urllib.parse.parse_qsl(parts.query))
-            try:
-                status, found = 200, server.answer(self.command, parts.path, query, body, self.headers)
-            except RefusalError as refusal:
-                status, found = refusal.status, {"error": refusal.message, "code": 0, "message": refusal.message}
-            content = json.dumps(found).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_DELETE = _handle  # noqa: N815
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    try:
-        yield f"http://localhost:{httpd.server_address[1]}"
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
+    return web.serving(answer)

@@ -70,7 +70,7 @@ def test_only_what_computes_gets_the_gpu_and_what_a_node_is_given_is_its_own() -
     gpus = {node: one["resources"]["accelerator"] for node, one in containers.items() if "accelerator" in one["resources"]}
     assert {node: gpu["resourceCount"] for node, gpu in gpus.items()} == {"Evaluator": "1", "Trainer": "2", "Tuner": "1"}
     assert {gpu["resourceType"] for gpu in gpus.values()} == {"nvidia.com/gpu"}
-    assert {node for node, one in containers.items() if "--no-cache" in one["args"]} == {"Trainer"}
+    assert {node for node, one in containers.items() if "--no-cache" in one["args"]} == {"Trainer", "UpToDate"}
     assert containers["Trainer"]["resources"]["resourceMemoryLimit"] == "32Gi"
     assert sides["Trainer"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
     assert sides["Trainer"]["tolerations"][0]["effect"] == "NoSchedule"

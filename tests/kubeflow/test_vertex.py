@@ -9,6 +9,7 @@ from tfx import components, types
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
 from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.proto import infra_validator_pb2
 from tfx.types import standard_artifacts
 
 from cli import main
@@ -48,6 +49,7 @@ def test_what_it_can_not_is_refused_node_by_node(tmp_path: Path) -> None:
 
 
 def test_the_validator_in_a_container_is_refused_too() -> None:
-    model = types.Channel(type=standard_artifacts.Model)
+    model, spec = types.Channel(type=standard_artifacts.Model), infra_validator_pb2.ServingSpec()
+    validator = components.InfraValidator(model=model, serving_spec=spec)
     with pytest.raises(compiler.CompileError, match="InfraValidator is not known there"):
-        vertex.write(pipeline_of(components.InfraValidator(model=model)), "finetune:1", Path("unused"))
+        vertex.write(pipeline_of(validator), "finetune:1", Path("unused"))

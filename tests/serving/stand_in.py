@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import collections
 import contextlib
-import http.server
 import json
 import threading
 import time
@@ -31,6 +30,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 from tensorflow_serving.config import model_server_config_pb2
+
+from tests import web
 
 State = get_model_status_pb2.ModelVersionStatus.State
 Code = grpc.StatusCode
@@ -286,39 +287,15 @@ def _rest_predict(server: StandIn, names: Sequence[str], body: bytes, received: 
 def by_rest(server: StandIn) -> Iterator[str]:
     """Serve by REST; yields `http://localhost:PORT/v1/models`."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(method: str, path: str, body: bytes, headers: Any) -> tuple[int, Any]:
+        parts = path.strip("/").split("/")
+        try:
+            if parts[:2] != ["v1", "models"]:
+                raise RefusalError(Code.NOT_FOUND, f"Malformed request: {path}")
+            received = {key.lower(): value for key, value in headers.items()}
+            return 200, _rest_answer(server, parts[2:], body if method == "POST" else None, received)
+        except RefusalError as refusal:
+            return HTTP_CODES[refusal.code], {"error": refusal.message}
 
-        def do_GET(self) -> None:
-            self._answer(None)
-
-        def do_POST(self) -> None:
-            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
-
-        def _answer(self, body: bytes | None) -> None:
-            path = self.path.strip("/").split("/")
-            try:
-                if path[:2] != ["v1", "models"]:
-                    raise RefusalError(Code.NOT_FOUND, f"Malformed request: {self.path}")
-                received = {key.lower(): value for key, value in self.headers.items()}
-                status, found = 200, _rest_answer(server, path[2:], body, received)
-            except RefusalError as refusal:
-                status, found = HTTP_CODES[refusal.code], {"error": refusal.message}
-            content = json.dumps(found).encode()
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    serving = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
-    threading.Thread(target=serving.serve_forever, daemon=True).start()
-    try:
-        yield f"http://localhost:{serving.server_address[1]}/v1/models"
-    finally:
-        serving.shutdown()
-        serving.server_close()
+    with web.serving(answer) as url:
+        yield f"{url}/v1/models"
