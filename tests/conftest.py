@@ -1,10 +1,12 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
@@ -33,12 +35,18 @@ def picture_folder(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.hookimpl(tryfirst=True)
+class _ByFixtures(LoadScopeScheduling):
+    """Keeps tests that share what is dear to make in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::", maxsplit=1)[0]
+        return "runs" if path in {"tests/e2e/test_run.py", "tests/e2e/test_serving.py"} else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFixtures(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share what is dear to make in one process, and begin with the longest."""
-    groups = {"test_run": "runs", "test_serving": "runs", "test_kubeflow": "kubeflow"}
-    for item in items:
-        name = item.path.stem
-        group = groups[name] if item.path.parent.name == "e2e" and name in groups else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path.parent.name != "e2e")
+    """Begin with the longest."""
+    items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path.stem not in {"test_run", "test_serving"}))
