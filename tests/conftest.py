@@ -35,12 +35,20 @@ def picture_folder(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+_RUNS = {"tests/e2e/test_run.py", "tests/e2e/test_serving.py"}
+"""They share a run."""
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.split("::", maxsplit=1)[0]
+
+
 class _ByFixtures(LoadScopeScheduling):
     """Keeps tests that share what is dear to make in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::", maxsplit=1)[0]
-        return "runs" if path in {"tests/e2e/test_run.py", "tests/e2e/test_serving.py"} else path
+        file = _file(nodeid)
+        return "runs" if file in _RUNS else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -49,4 +57,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest."""
-    items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path.stem not in {"test_run", "test_serving"}))
+    items.sort(key=lambda item: (item.path.parent.name != "e2e", _file(item.nodeid) not in _RUNS))

@@ -67,14 +67,19 @@ class Project(NamedTuple):
         return max((self.root / "run" / "pipeline_root").glob(pattern), key=lambda path: int(path.name))
 
 
+def write_some_digits(everything: Path, target: Path) -> None:
+    """Write all digits into one folder, and 80 of each of five into another, a folder a label."""
+    digits.write_digits(everything)
+    for label in "01234":
+        (target / label).mkdir(parents=True)
+        for path in sorted((everything / label).iterdir())[:80]:
+            shutil.copy(path, target / label)
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = tmp_path_factory.mktemp("project")
-    digits.write_digits(root / "all")
-    for label in "01234":
-        (root / "digits" / label).mkdir(parents=True)
-        for path in sorted((root / "all" / label).iterdir())[:80]:
-            shutil.copy(path, root / "digits" / label)
+    write_some_digits(root / "all", root / "digits")
     # Some pictures under a wrong label: no model can be right on all of them.
     for path in sorted((root / "all" / "0").iterdir())[80:100]:
         shutil.copy(path, root / "digits" / "1")

@@ -25,9 +25,8 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator
 from configs import schema
 from kubeflow import compiler
 from modules import weights
-from scripts import digits
 from serving import versions
-from tests.e2e.conftest import CONFIG
+from tests.e2e.conftest import CONFIG, write_some_digits
 from tests.kubeflow import database, harness
 
 MOUNT = "/mnt/finetune"
@@ -67,11 +66,7 @@ def project(image: str) -> Iterator[Path]:
     os.umask(0)
     with tempfile.TemporaryDirectory() as folder:
         root, volume = Path(folder), Path(folder, "volume")
-        digits.write_digits(root / "all")
-        for label in "01234":
-            (volume / "digits" / label).mkdir(parents=True)
-            for path in sorted((root / "all" / label).iterdir())[:80]:
-                shutil.copy(path, volume / "digits" / label)
+        write_some_digits(root / "all", volume / "digits")
         shutil.copy(weights.locate("imagenet"), volume / "vgg16.weights.h5")
         root.chmod(0o777)
         (root / "kfp").mkdir()
