@@ -1,6 +1,5 @@
 # make demo: set up and run the main job on embedded data. make test: set up and pass the tests.
 
-FINETUNE := .venv/bin/finetune
 PYTHON_IN_VENV := .venv/bin/python
 
 .PHONY: setup demo test lint lock image image-test clean

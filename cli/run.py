@@ -41,7 +41,8 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
     r"""Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
 
     Run it again with the same --output-dir: what has not changed is taken from the run before, and the new model must hold
-    its own against the last one that passed. Exit code 1 means that the run failed or that the gate refused.
+    its own against the last one that passed. Exit code 1 means that the run failed, or that its model was refused, or rolled
+    back before.
 
     \b
     Examples:

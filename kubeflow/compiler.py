@@ -43,7 +43,7 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
       output: file to write.
 
     Returns:
-      The number of nodes.
+      The number of tasks.
 
     Raises:
       CompileError: it is too large.
@@ -99,7 +99,7 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
     kfp_compiler.Compiler().compile(compiled, str(output))
     if output.stat().st_size > MAX_PIPELINE_BYTES:
         raise CompileError(f"{output} has {output.stat().st_size} bytes, {MAX_PIPELINE_BYTES} are possible")
-    return len(nodes)
+    return len(nodes) + 1
 
 
 def _signature(run_parameters: list[parameters.Parameter], defaults: bool) -> inspect.Signature:

@@ -29,7 +29,7 @@ def compile_for_vertex(config: schema.Config, image: str, output: Path) -> int:
       output: file to write.
 
     Returns:
-      The number of nodes.
+      The number of tasks.
 
     Raises:
       CompileError: TFX's runner can't express a node as it is; with other drivers, look-ups or artifacts it would be another

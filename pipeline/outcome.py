@@ -52,7 +52,7 @@ class Outcome:
       checks: the gate's table.
       blessed: whether the gate let the model pass.
       failures: why the exported model can't be served, a line each; empty if it can.
-      pushed_to: folder of the pushed version; None if the model was refused.
+      pushed_to: folder of the pushed version; None if the model was refused, or rolled back before.
     """
 
     data: DataOutcome

@@ -110,6 +110,11 @@ def _to_row(value: object, where: str) -> Row | Reject:
     path, label, split = (value.get(key) for key in ("path", "label", "split"))
     if not isinstance(path, str) or not path.strip():
         return Reject(where, rejects.BAD_ROW, "has no path")
+    try:
+        f"{path}{label}".encode()
+    except UnicodeEncodeError as error:
+        # JSON can write it: "\ud800".
+        return Reject(where, rejects.BAD_ROW, f"its path or label is no Unicode text: {error.object[error.start]!r}")
     if label is None or isinstance(label, (dict, list, float)) or not str(label).strip():
         return Reject(path, rejects.NO_LABEL, f"has no label in {where}")
     if split not in {None, "", *features.SPLITS}:

@@ -34,7 +34,7 @@ _log = logging.getLogger("finetune.components.publisher")
 
 
 class Executor(pusher.Executor):
-    """Publishes what every gate has blessed; what is published already stays as it is."""
+    """Publishes what every gate has blessed; what is published already stays as it is, and what was rolled back withdrawn."""
 
     def Do(  # noqa: N802 TFX's name
         self,
@@ -69,25 +69,26 @@ class Executor(pusher.Executor):
                 gone = store.prune(destination["keep"])
                 if gone:
                     _log.info("deleted by serving.keep = %d: %s", destination["keep"], ", ".join(map(str, gone)))
+        elif number in store.withdrawn:
+            _log.warning("version %d was rolled back and stays so; models rollback --to %d undoes that", number, number)
+            self._MarkNotPushed(pushed)
+            return
         self._MarkPushed(pushed, store.path(number), str(number))
 
 
 def _published(store: versions.Versions, digest: str, name: str, base_path: str | None) -> int | None:
-    """The version that this very model has already, made live unless somebody rolled back from it; None to publish it."""
+    """The version that this very model has already, live or withdrawn by a rollback; None to publish it."""
     numbers, live = store.numbers(), store.live
     for number in reversed(numbers):
         info = model_info.read(store.path(number))
         if info is None or info.model_digest != digest:
             continue
-        if number in store.withdrawn:
-            _log.warning(
-                "version %d stays withdrawn: it was rolled back; models rollback --to %d undoes that", number, number
-            )
-        elif number == numbers[-1] and number != live:
-            # A publisher was killed between its last two steps.
-            store.make_live(number, name, base_path)
-        elif number != live:
+        if number == live or number in store.withdrawn:
+            return number
+        if number != numbers[-1]:
             return None  # an older configuration is back: its model becomes the newest version
+        # A publisher was killed between its last two steps.
+        store.make_live(number, name, base_path)
         return number
     return None
 

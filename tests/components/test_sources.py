@@ -81,7 +81,7 @@ def test_rows_that_can_not_be_used_are_named_and_the_others_taken(picture_folder
     paths += ["missing.png", "gs://other/1.png", "", "."]
     lines = [json.dumps({"path": path, "label": "cat"}) for path in paths]
     lines += ["not json", "[1]", '{"path": "2.png"}', '{"path": "2.png", "label": "a", "split": "dev"}']
-    lines += ['{"path": "2.png", "label": "a\\nb"}']
+    lines += ['{"path": "2.png", "label": "a\\nb"}', '{"path": "2.png", "label": "\\ud800"}', '{"path": "\\udfff.png"}']
     (folder / "list.jsonl").write_text("\n".join(lines))
     assert listed(folder / "list.jsonl") == [("1.png", "cat", "")]
     found = [entry for entry in sources.list_files(Location(str(folder / "list.jsonl"))) if isinstance(entry, Reject)]
@@ -89,9 +89,10 @@ def test_rows_that_can_not_be_used_are_named_and_the_others_taken(picture_folder
     codes = [entry.code for entry in found]
     assert codes.count(rejects.OUTSIDE_ROOT) == 6
     assert codes.count(rejects.UNREADABLE) == 2
-    assert codes.count(rejects.BAD_ROW) == 4
+    assert codes.count(rejects.BAD_ROW) == 6
     assert codes.count(rejects.NO_LABEL) == codes.count(rejects.BAD_LABEL) == 1
-    assert {"list.jsonl:9", "list.jsonl:11", "list.jsonl:12"} <= {entry.path for entry in found}
+    assert {f"list.jsonl:{line}" for line in (9, 11, 12, 16, 17)} <= {entry.path for entry in found}
+    assert all(entry.to_json().isprintable() for entry in found)
 
 
 @pytest.mark.parametrize(

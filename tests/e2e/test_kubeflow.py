@@ -44,7 +44,7 @@ def runs(project: Project, url: str, tmp_path_factory: pytest.TempPathFactory) -
         )
     )
     assert done.code == 0, done.err
-    assert "12 tasks" in done.out
+    assert "13 tasks" in done.out
     return harness.Harness(output, folder / "kfp", {"FINETUNE_METADATA_URL": url})
 
 

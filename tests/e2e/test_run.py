@@ -18,6 +18,7 @@ import tensorflow_transform as tft
 
 from components.model_evaluator import gate
 from modules import dataset, features, signatures
+from serving import versions
 from tests.e2e.conftest import Finished, Project, finetune
 
 INGESTION = ("ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
@@ -135,23 +136,33 @@ def test_a_model_that_is_not_surely_good_enough_is_refused_and_not_pushed(projec
     assert len(project.versions()) == 1
 
 
-def test_a_new_picture_is_taken_in_and_without_bounds_even_a_worse_model_is_pushed(
+def test_a_new_picture_is_taken_in_and_without_bounds_even_a_worse_model_is_pushed_until_it_is_rolled_back(
     project: Project, first: Finished
 ) -> None:
     shutil.copy(max((project.root / "all" / "3").iterdir()), project.root / "digits" / "3" / "new.png")
-    pushed = project.run(
+    settings = (
         "augmentation.rotation=7",
         "training.phases.0.max_steps=1",
         "training.phases.1.epochs=0",
         "evaluation.min_accuracy=null",
         "evaluation.max_accuracy_drop=null",
     )
+    pushed = project.run(*settings)
     assert pushed.code == 0, pushed.err
     assert pushed.state("ImageExampleGen") == pushed.state("Transform") == "done"
     examples = [example for split in features.SPLITS for example in raw_examples(project, split)]
     assert len(examples) == 5 * 80 + 20 + 1
     assert any(b"3/new.png" in example for example in examples)
-    assert len(project.versions()) == 2
+    before, worse = project.versions()
+
+    assert finetune("models", "rollback", "--serving-dir", str(project.serving)).out == f"{before} is live\n"
+    again = project.run(*settings)
+    assert again.code == 1, again.err
+    assert again.state("Trainer") == "cached"
+    assert f"version {worse} was rolled back" in again.err
+    assert "not pushed" in again.out
+    assert project.versions() == [before, worse]
+    assert versions.Versions(str(project.serving)).live == int(before)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
