@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ingest
-from configs import schema
+from configs import reading
 
 SIZE, PICTURES = 224, 400
 BATCH_SIZES = (1, 8)
@@ -84,7 +84,7 @@ def measure(published: Path, encoded: list[bytes], requests: int) -> Iterator[tu
 
     exported = local.LocalModel(published)
     classes = len(exported.ask(encoded[:1]).labels)
-    config = schema.load().model.model_dump(mode="json")
+    config = reading.load().model.model_dump(mode="json")
     classifier = model.build_model(classes, SIZE, SIZE, config, None)
     decoded = {
         content: preprocessing.decode_and_resize(tf.constant(content), SIZE, SIZE).numpy().astype(np.float32)

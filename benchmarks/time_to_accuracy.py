@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import reference
-from configs import schema
+from configs import reading, schema
 
 SPLITS = {"train": 6, "eval": 1, "test": 3}
 TEXTBOOK, PLAIN, OURS = "textbook", "plain Keras", "ours"
@@ -223,7 +223,7 @@ def measured(data: Path, size: int, config_path: str | None, overrides: Sequence
     """Run one way with one seed, in this process."""
     import keras
 
-    config = schema.load(config_path, (*overrides, f"training.seed={seed}", "training.early_stopping.patience=null"))
+    config = reading.load(config_path, (*overrides, f"training.seed={seed}", "training.early_stopping.patience=null"))
     pictures, classes = read_folder(data, size)
     keras.utils.set_random_seed(seed)
     return WAYS[way](pictures, len(classes), config, seed)

@@ -51,12 +51,12 @@ def together(*given: Any) -> Callable[[Any], Any]:
 
 def load(path: str | None, overrides: Sequence[str], data: str | None = None) -> Config:
     """Read the configuration, or end with exit code 2 and a line for each error."""
-    from configs import schema
+    from configs import reading, schema
 
     if data is not None:
         overrides = (*overrides, f"data.source={json.dumps(data)}")
     try:
-        return schema.load(path, tuple(overrides))
+        return reading.load(path, tuple(overrides))
     except schema.ConfigError as error:
         raise InputError(str(error)) from None
 

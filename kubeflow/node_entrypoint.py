@@ -90,7 +90,7 @@ def _run(node_id: str, run_id: str, text: str, task: dict, metadata: str | None,
     if due is None and node_id in {outputs.PUSHER, outputs.UP_TO_DATE} and config.evaluation.fail_when_refused:
         pushed = outcome.read_outputs(connection, run_id)["PushedModel"]
         if outcome.pushed_to(pushed) is None:
-            _end("nothing was published: the model was refused, or rolled back before (evaluation.fail_when_refused)", FAILED)
+            _end("nothing was published: the model was refused or rolled back (evaluation.fail_when_refused)", FAILED)
     return state
 
 

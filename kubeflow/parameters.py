@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from configs import schema
+from configs import reading, schema
 
 
 class Parameter(NamedTuple):
@@ -55,7 +55,7 @@ def with_values(text: str, values: Mapping[str, Any]) -> schema.Config:
     Raises:
       schema.ConfigError: a value is not allowed.
     """
-    config = schema.parse(text, "configuration", {})
+    config = reading.parse(text, "configuration", {})
     settings = {}
     for parameter in parameters(config):
         if parameter.name in values:
@@ -63,4 +63,4 @@ def with_values(text: str, values: Mapping[str, Any]) -> schema.Config:
             value = values[parameter.name]
             whole = isinstance(parameter.default, int) and not isinstance(parameter.default, bool)
             settings[parameter.key] = int(value) if whole and float(value).is_integer() else value
-    return schema.parse(text, "configuration", settings, "parameters of the run")
+    return reading.parse(text, "configuration", settings, "parameters of the run")

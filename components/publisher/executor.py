@@ -34,7 +34,7 @@ _log = logging.getLogger("finetune.components.publisher")
 
 
 class Executor(pusher.Executor):
-    """Publishes what every gate has blessed; what is published already stays as it is, and what was rolled back withdrawn."""
+    """Publishes what every gate has blessed; what is published or rolled back already stays so."""
 
     def Do(  # noqa: N802 TFX's name
         self,

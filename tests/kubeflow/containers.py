@@ -22,7 +22,7 @@ from kfp import components, local
 from kfp.local import docker_task_handler
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
-from configs import schema
+from configs import reading
 from kubeflow import compiler
 from modules import weights
 from serving import versions
@@ -73,7 +73,7 @@ def project(image: str) -> Iterator[Path]:
         config = yaml.safe_load(CONFIG)
         config["data"]["source"] = f"{MOUNT}/digits"
         config["model"] = {"weights": f"{MOUNT}/vgg16.weights.h5"}
-        parsed = schema.parse(yaml.safe_dump(config), "image test", {})
+        parsed = reading.parse(yaml.safe_dump(config), "image test", {})
         compiler.compile_pipeline(parsed, image, root / "pipeline.yaml")
         yield root
 

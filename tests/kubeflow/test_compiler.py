@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from kfp import components
 
 from cli import main
-from configs import schema
+from configs import reading, schema
 from kubeflow import compiler, folders, parameters
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,8 +36,8 @@ CONFIGS = {
 
 def config_of(name: str) -> schema.Config:
     if name != "digits":
-        return schema.parse(CONFIGS[name], name, {})
-    return schema.load("configs/digits.yaml", ("data.source=/mnt/finetune/digits",))
+        return reading.parse(CONFIGS[name], name, {})
+    return reading.load("configs/digits.yaml", ("data.source=/mnt/finetune/digits",))
 
 
 def compiled(name: str, folder: Path) -> Path:
@@ -82,7 +82,7 @@ def test_only_what_computes_gets_the_gpu_and_what_a_node_is_given_is_its_own() -
 
 def test_the_validator_in_a_pod_is_told_its_namespace(tmp_path: Path) -> None:
     validator = "serving.infra_validator={platform: kubernetes}"
-    compiler.compile_pipeline(schema.load(None, ("data.source=/mnt/p", validator)), IMAGE, tmp_path / "p.yaml")
+    compiler.compile_pipeline(reading.load(None, ("data.source=/mnt/p", validator)), IMAGE, tmp_path / "p.yaml")
     _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
     sides = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     told = {name: side["fieldPathAsEnv"] for name, side in sides.items() if "fieldPathAsEnv" in side}
@@ -122,7 +122,7 @@ def test_values_of_a_run_become_the_configuration() -> None:
 )
 def test_a_configuration_that_can_not_be_compiled_is_refused(setting: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(schema.ConfigError, match=said.replace(".", r"\.")):
-        compiler.compile_pipeline(schema.load(None, ("data.source=/mnt/p", setting)), IMAGE, tmp_path / "p.yaml")
+        compiler.compile_pipeline(reading.load(None, ("data.source=/mnt/p", setting)), IMAGE, tmp_path / "p.yaml")
 
 
 @pytest.mark.parametrize("source", [[], ["--data", "photos"]])
@@ -134,7 +134,7 @@ def test_pictures_that_no_container_would_see_are_refused(source: list[str]) -> 
 
 def test_a_configuration_that_is_too_large_is_refused(tmp_path: Path) -> None:
     recalls = {f"label{number}": 0.5 for number in range(10_000)}
-    config = schema.parse("data: {source: /mnt/p}", "test", {"evaluation.min_recall_of": recalls})
+    config = reading.parse("data: {source: /mnt/p}", "test", {"evaluation.min_recall_of": recalls})
     with pytest.raises(compiler.CompileError, match="bytes, 100000 are possible"):
         compiler.compile_pipeline(config, IMAGE, tmp_path / "p.yaml")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from configs import schema
+from configs import reading, schema
 from tests import manifests
 
 ROOT = Path(__file__).parents[2]
@@ -39,5 +39,5 @@ def test_the_configuration_of_the_guide_is_one_that_compiles() -> None:
     blocks = [block.split("```")[0] for block in guide.split("```yaml\n")[1:]]
     assert len(blocks) == 2
     for block in blocks:
-        schema.parse(block, "guide", {})
+        reading.parse(block, "guide", {})
     assert yaml.safe_load(blocks[0])["name"] == schema.Config().name

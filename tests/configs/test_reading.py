@@ -5,21 +5,21 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import schema
+from configs import reading, schema
 
 READY_MADE = sorted((Path(schema.__file__).parent).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", READY_MADE, ids=lambda path: path.name)
 def test_ready_made_configurations_are_valid(path: Path) -> None:
-    assert schema.load(path).name == path.stem
+    assert reading.load(path).name == path.stem
 
 
 def test_what_is_shown_reads_back_as_the_same_configuration(tmp_path: Path) -> None:
-    config = schema.load(READY_MADE[0], ("data.source=pictures",))
+    config = reading.load(READY_MADE[0], ("data.source=pictures",))
     path = tmp_path / "shown.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    assert schema.load(path) == config
+    assert reading.load(path) == config
 
 
 @given(
@@ -42,14 +42,16 @@ def test_any_valid_configuration_survives_a_round_trip(
 
 
 def test_overrides_reach_into_lists_and_the_last_one_wins() -> None:
-    config = schema.load(None, ("training.phases.1.epochs=7", "evaluation.min_accuracy=0.5", "evaluation.min_accuracy=null"))
+    config = reading.load(
+        None, ("training.phases.1.epochs=7", "evaluation.min_accuracy=0.5", "evaluation.min_accuracy=null")
+    )
     assert config.training.phases[1].epochs == 7
     assert config.evaluation.min_accuracy is None
 
 
 @pytest.mark.parametrize(("word", "read"), [("off", "off"), ("'off'", "off"), ("balanced", "balanced")])
 def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
-    assert schema.load(None, (f"training.class_weights={word}",)).training.class_weights == read
+    assert reading.load(None, (f"training.class_weights={word}",)).training.class_weights == read
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
 )
 def test_a_bad_override_is_refused_with_its_key_and_what_is_right(override: str, said: str) -> None:
     with pytest.raises(schema.ConfigError) as error:
-        schema.load(None, (override,))
+        reading.load(None, (override,))
     assert said in str(error.value)
     assert override.partition(".")[0].partition("=")[0] in str(error.value)
 
@@ -89,14 +91,14 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(schema.ConfigError, match=r"bad\.yaml") as error:
-        schema.load(path)
+        reading.load(path)
     assert said in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(schema.ConfigError, match=r"nothing\.yaml: No such file"):
-        schema.load(tmp_path / "nothing.yaml")
+        reading.load(tmp_path / "nothing.yaml")
 
 
 def test_every_key_has_a_default() -> None:
-    assert schema.load() == schema.Config()
+    assert reading.load() == schema.Config()
