@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from modules import augmentation, features, preprocessing
+from modules import augmentation, autotuning, features, preprocessing
 
 _SHUFFLE_BYTES = 256 * 2**20
 _MEMORY_BYTES = 2 * 2**30
@@ -51,8 +51,8 @@ class TransformedSplit:
         spec = {features.LABEL_ID: tf.io.FixedLenFeature([], tf.int64)}
         counts: collections.Counter[int] = collections.Counter()
         digest = hashlib.sha256()
-        batches = self._records().batch(256)
-        for records in batches.prefetch(1).as_numpy_iterator():
+        batches = autotuning.off(self._records().batch(256).prefetch(1))
+        for records in batches.as_numpy_iterator():
             for record in records:
                 digest.update(record)
             counts.update(tf.io.parse_example(records, spec)[features.LABEL_ID].numpy().tolist())
@@ -119,13 +119,13 @@ def training_batches(
 
     batches = tf.data.Dataset.range(epoch, 2**31).flat_map(shuffled).skip(step)
     finish = _as_float if augment is None else augmentation.Augmenter(augment)
-    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return autotuning.off(batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
 def evaluation_batches(split: TransformedSplit, batch_size: int) -> tf.data.Dataset:
     """Return plain batches in file order: (float32 images in 0 to 255, one-hot labels)."""
     batches = split.examples().batch(batch_size).map(_as_float, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return autotuning.off(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def balanced_class_weights(counts: Sequence[int]) -> dict[int, float]:

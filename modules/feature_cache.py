@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from modules import progress, weights
+from modules import autotuning, progress, weights
 
 _FLOAT16_LARGEST = 65504.0
 _SECONDS_BETWEEN_SAVES = 15.0
@@ -47,6 +47,7 @@ class FeatureCache:
 
     def __init__(self, root: Path, prefix: keras.Model, batch_size: int, code: str):
         self._root, self._prefix, self._batch_size = root, prefix, batch_size
+        self._forward = _forward(prefix)
         checksum = weights.checksum(prefix.get_weights())
         self._own = (prefix.input_shape, prefix.layers[-1].name, prefix.compute_dtype, checksum, code)
 
@@ -97,9 +98,9 @@ class FeatureCache:
     def _fill(self, view: View, name: str, batches: Callable[[int], tf.data.Dataset], done: int, counter: Path) -> None:
         pictures, first = len(view.features), done
         started = saved = time.monotonic()
-        for features, labels in _outputs(self._prefix, batches(done // self._batch_size)):
-            end = done + len(features)
-            view.features[done:end], view.labels[done:end] = features, labels
+        for images, labels in batches(done // self._batch_size):
+            end = done + len(labels)
+            view.features[done:end], view.labels[done:end] = self._forward(images), labels
             done = end
             progress.logger.info("%s: %d of %d pictures", name, done, pictures, extra={"transient": True})
             if done == pictures or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
@@ -158,15 +159,16 @@ def evaluation_batches(view: View, batch_size: int) -> tf.data.Dataset:
     return _read([view], rows.map(lambda rows: (tf.constant(0, tf.int64), rows)))
 
 
-def _outputs(prefix: keras.Model, batches: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _forward(prefix: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From images to features, float16."""
+
     @tf.function(input_signature=[tf.TensorSpec([None, *prefix.input_shape[1:]], tf.float32)])
     def forward(images: tf.Tensor) -> tf.Tensor:
         # Beyond the largest float16 lies infinity, which would spoil whole batches.
         outputs = tf.minimum(tf.cast(prefix(images, training=False), tf.float32), _FLOAT16_LARGEST)
         return tf.cast(outputs, tf.float16)
 
-    for images, labels in batches:
-        yield forward(images).numpy(), labels.numpy()
+    return forward
 
 
 def _read(views: Sequence[View], batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -181,8 +183,7 @@ def _read(views: Sequence[View], batches: tf.data.Dataset) -> tf.data.Dataset:
         labels.set_shape([None, views[0].labels.shape[1]])
         return features, labels
 
-    # A generator dataset would be simpler, but dropping its iterator takes seconds each epoch.
-    return batches.map(from_disk).prefetch(tf.data.AUTOTUNE)
+    return autotuning.off(batches.map(from_disk).prefetch(tf.data.AUTOTUNE))
 
 
 def _memmap(path: Path, dtype: type, shape: tuple[int, ...], new: bool) -> np.memmap:

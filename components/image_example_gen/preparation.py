@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 
 from components.image_example_gen import listing, parallel, rejects, sources
 from components.image_example_gen.rejects import Reject
-from modules import features, images
+from modules import autotuning, features, images
 
 REJECTS = "rejects"
 
@@ -140,7 +140,7 @@ class PrepareImages(beam.DoFn):
             nonlocal count, failure
             compression = "GZIP" if file.uri.endswith((".gz", ".gzip")) else ""
             try:
-                for record in tf.data.TFRecordDataset(file.uri, compression).as_numpy_iterator():
+                for record in autotuning.off(tf.data.TFRecordDataset(file.uri, compression)).as_numpy_iterator():
                     yield f"{file.path}#{count}", file.span, record
                     count += 1
             except tf.errors.OpError as error:

@@ -57,6 +57,11 @@ def test_evaluation_keeps_every_picture_once_in_order(split: dataset.Transformed
     assert np.concatenate([labels for _, labels in batches]).argmax(-1).tolist() == LABELS
 
 
+def test_no_iterator_waits_for_a_thread_that_tunes_it(split: dataset.TransformedSplit) -> None:
+    for batches in (dataset.training_batches(split, 4, 1, None), dataset.evaluation_batches(split, 4)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_training_sees_every_picture_once_an_epoch_in_a_fresh_order(split: dataset.TransformedSplit) -> None:
     epochs = [numbers(dataset.training_batches(split, 4, 1, None, epoch).take(2)) for epoch in range(5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4, 5] for epoch in epochs)
