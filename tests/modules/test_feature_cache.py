@@ -111,6 +111,12 @@ def in_epochs(kept: tf.data.Dataset, count: int) -> list[list[tuple[np.ndarray, 
     return [found[start : start + 3] for start in range(0, len(found), 3)]
 
 
+def test_no_iterator_waits_for_a_thread_that_tunes_it(tmp_path: Path) -> None:
+    views = views_of(tmp_path, 1)
+    for kept in (feature_cache.training_batches(views, 3, 1), feature_cache.evaluation_batches(views[0], 3)):
+        assert kept.options().autotune.enabled is False
+
+
 def test_training_on_views_goes_on_from_any_step(tmp_path: Path) -> None:
     views = views_of(tmp_path, 2)
     whole = list(feature_cache.training_batches(views, 3, 1).take(9).as_numpy_iterator())
