@@ -2,7 +2,7 @@
 
 PYTHON_IN_VENV := .venv/bin/python
 
-.PHONY: setup demo test lint lock image image-test clean
+.PHONY: setup demo test lint lock image image-test cluster-test clean
 
 setup:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -32,6 +32,10 @@ image:
 # Runs the compiled pipeline in containers; needs Docker's engine, or podman's socket in DOCKER_HOST.
 image-test: setup image
 	@$(PYTHON_IN_VENV) -m tests.kubeflow.containers $(IMAGE)
+
+# Accepts the cluster that KUBECONFIG and KFP_HOST name, with IMAGE as it pulls it; `python -m tests.cluster --help` lists more.
+cluster-test: setup
+	@IMAGE=$(IMAGE) $(PYTHON_IN_VENV) -m tests.cluster
 
 clean:
 	rm -rf .venv .runtime .demo

@@ -29,6 +29,7 @@ setup(
         "kfp-kubernetes>=2.16,<2.18",
         "tensorboard>=2.20,<2.21",
         "numpy>=2.0",
+        "h5py>=3.11",
         "tensorflow-serving-api>=2.19,<2.20",
         "grpcio>=1.70",
         "requests>=2.32",

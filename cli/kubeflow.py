@@ -8,17 +8,16 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import options
 
 if TYPE_CHECKING:
-    from kubeflow.client import NodeState, Pipelines
-
-_SECONDS = 5.0
-"""Between two looks at a run."""
+    from kubeflow.client import Pipelines
+    from kubeflow.follow import Explained
+    from kubeflow.status import TaskState
 
 _with_server = options.together(
     click.option("--host", envvar="KFP_HOST", metavar="URL", help="Of Kubeflow Pipelines; in the cluster it is found."),
@@ -29,6 +28,24 @@ _with_server = options.together(
         help="File with a bearer token.",
     ),
     click.option("--namespace", help="Of the user, where Kubeflow has several."),
+    click.option("--server-version", metavar="VERSION", help="Of the server, e.g. 2.17, where it does not say so itself."),
+)
+_with_watching = options.together(
+    click.option(
+        "--metadata",
+        "metadata_url",
+        envvar="FINETUNE_METADATA_URL",
+        metavar="URL",
+        help="ML Metadata as it is reached from here, e.g. grpc://localhost:8080; without, kubectl forwards a port to it.",
+    ),
+    click.option(
+        "--patience",
+        type=click.FloatRange(min=0.0),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a lost connection is waited for.",
+    ),
 )
 _with_run = options.together(
     click.option(
@@ -61,15 +78,8 @@ def kubeflow() -> None:
     show_default=True,
     help="File to write.",
 )
-@click.option(
-    "--target",
-    type=click.Choice(["kubeflow", "vertex"]),
-    default="kubeflow",
-    show_default=True,
-    help="vertex says which nodes Vertex AI can't run.",
-)
 def compile_pipeline(
-    config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path, target: str
+    config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path
 ) -> None:
     r"""Write the pipeline as YAML for Kubeflow Pipelines v2: a container task per node.
 
@@ -91,11 +101,10 @@ def compile_pipeline(
         )
     with log_file.capture_output():
         from configs.schema import ConfigError
-        from kubeflow import compiler, vertex
+        from kubeflow import compiler
 
         try:
-            write = compiler.compile_pipeline if target == "kubeflow" else vertex.compile_for_vertex
-            tasks = write(config, image, output)
+            tasks = compiler.compile_pipeline(config, image, output)
         except (compiler.CompileError, ConfigError, OSError) as error:
             raise options.InputError(str(error)) from None
     click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")
@@ -104,7 +113,8 @@ def compile_pipeline(
 @kubeflow.command()
 @_with_run
 @_with_server
-@click.option("--follow", is_flag=True, help="Wait for the end, with a line a node.")
+@click.option("--follow", is_flag=True, help="Wait for the end, with a line a task.")
+@_with_watching
 def submit(
     pipeline: Path,
     experiment: str | None,
@@ -113,7 +123,10 @@ def submit(
     host: str | None,
     token_file: Path | None,
     namespace: str | None,
+    server_version: str | None,
     follow: bool,
+    metadata_url: str | None,
+    patience: float,
 ) -> None:
     r"""Start a run now; the pipeline is uploaded first, if it has changed.
 
@@ -122,11 +135,11 @@ def submit(
       finetune kubeflow submit --pipeline pipeline.yaml --host http://localhost:8080 --follow
       finetune kubeflow submit --pipeline pipeline.yaml --parameter training_phases_1_epochs=20
     """
-    with _server(host, token_file, namespace) as server:
+    with _server(host, token_file, namespace, server_version) as server:
         run_id = server.submit(pipeline, experiment, _values(parameters), service_account)
         click.echo(run_id)
-        state = _follow(server, run_id, once=False) if follow else ""
-    _exit_by(state)
+        failed = follow and _watch(server, run_id, False, metadata_url, patience)
+    sys.exit(options.FAILED if failed else 0)
 
 
 @kubeflow.command()
@@ -148,6 +161,7 @@ def schedule(
     host: str | None,
     token_file: Path | None,
     namespace: str | None,
+    server_version: str | None,
     name: str | None,
     cron: str | None,
     every: int | None,
@@ -159,6 +173,9 @@ def schedule(
 ) -> None:
     r"""Let runs start by themselves; again with the same name changes the schedule, and never makes a second one.
 
+    A run that is under way goes on as it is: the schedule that is replaced is disabled at once, and removed when its last
+    run has ended, by the next `schedule`, `status` or `change-schedule`.
+
     \b
     Examples:
       finetune kubeflow schedule --pipeline photos.yaml --name photos --cron '0 2 * * *'
@@ -166,28 +183,53 @@ def schedule(
     """
     if (cron is None) == (every is None):
         raise options.InputError("when? Give either --cron or --every")
-    with _server(host, token_file, namespace) as server:
-        from kubeflow.client import Schedule
+    with _server(host, token_file, namespace, server_version) as server:
+        from kubeflow.schedules import Schedule, Schedules
 
         when = Schedule(cron, every, _moment(start), _moment(end), max_concurrency, catchup, not disabled)
         name = name or pipeline.stem
-        made = server.schedule(name, pipeline, when, experiment, _values(parameters), service_account)
+        schedules = Schedules(server)
+        made = schedules.schedule(name, pipeline, when, experiment, _values(parameters), service_account)
+        _say_all(schedules.sweep())
     click.echo(f"{name}  {made}")
 
 
 @kubeflow.command(name="change-schedule")
 @click.argument("action", type=click.Choice(["enable", "disable", "delete"]))
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Delete without asking, also what is under way.")
 @_with_server
-def change_schedule(action: str, name: str, host: str | None, token_file: Path | None, namespace: str | None) -> None:
+def change_schedule(
+    action: str,
+    name: str,
+    yes: bool,
+    host: str | None,
+    token_file: Path | None,
+    namespace: str | None,
+    server_version: str | None,
+) -> None:
     r"""Enable, disable or delete a schedule.
 
+    Deleting one ends its runs that are under way, and says which; `disable` ends none.
+
     \b
-    Example:
+    Examples:
       finetune kubeflow change-schedule disable photos --host http://localhost:8080
+      finetune kubeflow change-schedule delete photos --yes
     """
-    with _server(host, token_file, namespace) as server:
-        server.change_schedule(name, action)
+    with _server(host, token_file, namespace, server_version) as server:
+        from kubeflow.schedules import Schedules
+
+        schedules = Schedules(server)
+        if action == "delete":
+            ending = schedules.ending_with(name)
+            _say_all([f"run {run_id} is under way and ends with it" for run_id in ending])
+            if not yes and not _confirmed(f"Delete the schedule {name}, and end {len(ending)} runs?"):
+                raise options.InputError(f"{name} is not deleted; --yes deletes it without asking")
+            schedules.delete(name)
+        else:
+            schedules.enable(name, action == "enable")
+        _say_all(schedules.sweep())
     click.echo(f"{name} is {action}d")
 
 
@@ -195,47 +237,91 @@ def change_schedule(action: str, name: str, host: str | None, token_file: Path |
 @click.argument("run", metavar="RUN_ID", required=False)
 @click.option("--experiment", help="Show its newest run, in the place of RUN_ID.")
 @click.option("--follow", is_flag=True, help="Wait for the end.")
+@_with_watching
 @_with_server
 def status(
-    run: str | None, experiment: str | None, follow: bool, host: str | None, token_file: Path | None, namespace: str | None
+    run: str | None,
+    experiment: str | None,
+    follow: bool,
+    metadata_url: str | None,
+    patience: float,
+    host: str | None,
+    token_file: Path | None,
+    namespace: str | None,
+    server_version: str | None,
 ) -> None:
-    r"""Show a run, a line a node. Exit code 1 means that it failed.
+    r"""Show a run, a line a task, and how it ended. Exit code 1 means that it failed, or was cancelled.
+
+    The reason of a failure, the verdict and the version are in ML Metadata: --metadata names it, or kubectl reaches it.
 
     \b
     Examples:
       finetune kubeflow status --experiment photos --follow
-      finetune kubeflow status 3f0c2a4e-0d3b-4d8e-9a52-1f6f6b0f7a11
+      finetune kubeflow status 3f0c2a4e-0d3b-4d8e-9a52-1f6f6b0f7a11 --metadata grpc://localhost:8080
     """
     if (run is None) == (experiment is None):
         raise options.InputError("which run? Give RUN_ID or --experiment NAME")
-    with _server(host, token_file, namespace) as server:
-        state = _follow(server, run or server.latest_run(str(experiment)), once=not follow)
-    _exit_by(state)
+    with _server(host, token_file, namespace, server_version) as server:
+        from kubeflow.schedules import Schedules
+
+        failed = _watch(server, run or server.latest_run(str(experiment)), not follow, metadata_url, patience)
+        _say_all(Schedules(server).sweep())
+    sys.exit(options.FAILED if failed else 0)
 
 
 @kubeflow.command()
 @click.argument("run", metavar="RUN_ID")
 @_with_server
-def cancel(run: str, host: str | None, token_file: Path | None, namespace: str | None) -> None:
+def cancel(run: str, host: str | None, token_file: Path | None, namespace: str | None, server_version: str | None) -> None:
     r"""End a run before its end.
 
     \b
     Example:
       finetune kubeflow cancel 3f0c2a4e-0d3b-4d8e-9a52-1f6f6b0f7a11
     """
-    with _server(host, token_file, namespace) as server:
+    with _server(host, token_file, namespace, server_version) as server:
         server.cancel(run)
     click.echo(f"{run} is being ended")
 
 
+@kubeflow.command()
+@click.argument("run", metavar="RUN_ID")
+@_with_server
+@click.option("--follow", is_flag=True, help="Wait for the end.")
+@_with_watching
+def retry(
+    run: str,
+    host: str | None,
+    token_file: Path | None,
+    namespace: str | None,
+    server_version: str | None,
+    follow: bool,
+    metadata_url: str | None,
+    patience: float,
+) -> None:
+    r"""Go on with a run that failed, from the tasks that did; what was done stays done.
+
+    \b
+    Example:
+      finetune kubeflow retry 3f0c2a4e-0d3b-4d8e-9a52-1f6f6b0f7a11 --follow
+    """
+    with _server(host, token_file, namespace, server_version) as server:
+        server.retry(run)
+        click.echo(f"{run} goes on")
+        failed = follow and _watch(server, run, False, metadata_url, patience)
+    sys.exit(options.FAILED if failed else 0)
+
+
 @contextlib.contextmanager
-def _server(host: str | None, token_file: Path | None, namespace: str | None) -> Iterator[Pipelines]:
+def _server(
+    host: str | None, token_file: Path | None, namespace: str | None, server_version: str | None
+) -> Iterator[Pipelines]:
     """A server; what goes wrong there ends with one line and exit code 1."""
     from kubeflow import client
 
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
     try:
-        yield client.Pipelines(host, token, namespace)
+        yield client.Pipelines(host, token, namespace, server_version)
     except client.ClientError as error:
         click.echo(f"finetune: {error}", err=True)
         sys.exit(options.FAILED)
@@ -244,37 +330,108 @@ def _server(host: str | None, token_file: Path | None, namespace: str | None) ->
         sys.exit(options.FAILED)
 
 
-def _follow(server: Pipelines, run_id: str, once: bool) -> str:
-    def show(state: NodeState) -> None:
-        took = "" if state.seconds is None else f"{state.seconds:7.0f} s"
-        click.echo(f"{state.node:<19} {state.state.lower():<9} {took}  {state.error}".rstrip())
+def _watch(server: Pipelines, run_id: str, once: bool, metadata_url: str | None, patience: float) -> bool:
+    """Show a run at its looks and its end; return whether it failed."""
+    from kubeflow import follow, status
 
-    state = server.follow(run_id, _SECONDS, show, once)
-    click.echo(f"{'run':<19} {state.lower()}")
-    return state
+    with _Table(every=once) as table:
+        # Shown once, it is shown with what ML Metadata knows.
+        show = (lambda tasks: None) if once else table.show
+        watched = follow.watch(server, run_id, show, table.say, once, patience)
+        if status.is_finished(watched.run):
+            explained = follow.explain(watched, metadata_url, server.namespace)
+        else:
+            explained = follow.Explained(watched.tasks, None, [])
+        table.show(explained.tasks)
+    _print_end(watched.state, explained)
+    return watched.state in {status.FAILED, status.CANCELLED}
 
 
-def _exit_by(state: str) -> None:
-    from kubeflow.client import FAILED
+class _Table:
+    """Shows the tasks of a run: on a terminal drawn anew in its place, elsewhere a line for each that changed.
 
-    sys.exit(options.FAILED if state in FAILED else 0)
+    Args:
+      every: show also those that wait.
+    """
+
+    def __init__(self, every: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._seen: dict[str, str] = {}
+        self._first = "" if every else "waiting"
+
+    def __enter__(self) -> _Table:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, tasks: Sequence[TaskState]) -> None:
+        """Show how the tasks of a run fare."""
+        from rich.text import Text
+
+        if self._live is not None:
+            self._live.update(Text("\n".join(map(_line, tasks))), refresh=True)
+            return
+        for task in tasks:
+            if self._seen.get(task.node, self._first) != task.state:
+                self._console.print(_line(task), markup=False)
+            self._seen[task.node] = task.state
+
+    def say(self, message: str) -> None:
+        """Say what is no result."""
+        click.echo(f"finetune: {message}", err=True)
 
 
-def _values(parameters: Sequence[str]) -> dict[str, Any]:
-    """Values of parameters by name, each read as YAML."""
-    import yaml
+def _line(task: TaskState) -> str:
+    took = "" if task.seconds is None else f"{task.seconds:7.0f} s"
+    return f"{task.node:<19} {task.state:<9} {took}".rstrip()
 
+
+def _print_end(state: str, explained: Explained) -> None:
+    """Print how a run ended, as a local run does."""
+    click.echo(f"{'run':<14} {state}")
+    _say_all(explained.lines)
+    ending = explained.ending
+    if ending is None:
+        return
+    if ending.accuracy is not None and ending.accuracy_interval is not None:
+        low, high = ending.accuracy_interval
+        click.echo(
+            f"test accuracy  {ending.accuracy:.4f} on {ending.test_pictures} pictures (95 %: {low:.4f} to {high:.4f})"
+        )
+        baseline = "none" if ending.baseline_accuracy is None else f"{ending.baseline_accuracy:.4f}"
+        click.echo(f"baseline       {baseline}")
+    click.echo(f"verdict        {ending.verdict}")
+    if ending.reason:
+        click.echo(f"reason         {ending.reason}")
+    click.echo(f"version        {ending.version if ending.version is not None else 'not published'}")
+
+
+def _say_all(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(f"finetune: {line}", err=True)
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on a terminal; elsewhere nobody can say yes."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
+def _values(parameters: Sequence[str]) -> dict[str, str]:
+    """Values of parameters by name, as text: the pipeline says of which types they are."""
     found = {}
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
         if not equals:
             raise options.InputError(f"--parameter {parameter}: expected NAME=VALUE")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[name] = value
-        if not isinstance(found[name], str | int | float | bool):
-            found[name] = value
+        found[name] = value
     return found
 
 

@@ -54,7 +54,8 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
     log_path = _log_path(output_dir)
     with _interruptible(log_path):
         _check_files(config)
-        outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status), log_path)
+        look = f"{output_dir}, log {log_path}"
+        outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status, look), log_path)
     _print_outcome(outcome)
     sys.exit(0 if outcome.pushed_to else options.FAILED)
 

@@ -118,7 +118,9 @@ def _explain(error: Any) -> str:
             section = fields[part].annotation if part in fields else schema.Phase
         return f"unknown key {key}{_hint(str(location[-1]), list(section.model_fields))}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    return f"{key} = {error['input']!r}: {message}"
+    # An address may hold a password or a token.
+    value = "(not shown)" if location[-1:] == ("url",) else repr(error["input"])
+    return f"{key} = {value}: {message}"
 
 
 def _hint(word: str, known: list[str]) -> str:

@@ -344,11 +344,11 @@ class Task(_Section):
     tolerations: tuple[Toleration, ...] | None = None
     """Taints that it may be put on."""
     retries: Annotated[int, Field(ge=0, le=20)] | None = None
-    """How often it is tried again."""
+    """How often it is tried again: in its pod where what ended it may pass, and in a new pod where the pod was lost."""
     retry_seconds: Annotated[int, Field(ge=1)] | None = None
     """Before the first time; twice as long before each next one, an hour at most."""
     timeout_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Longest time of a try; null sets none."""
+    """Longest time in one pod, with all attempts; null sets none."""
     cache: bool | None = None
     """Whether a result with the same inputs, parameters and code is taken as it is."""
 
@@ -401,6 +401,20 @@ class Kubeflow(_Section):
     """By node, e.g. `Trainer`."""
 
 
+class Notify(_Section):
+    """Who is told how a run ended."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
+    """Gets a POST with JSON at the end of every run: verdict, reason, version, accuracy, and `text`, a line for a chat's
+    webhook. The environment variable FINETUNE_NOTIFY_URL, from a secret, goes before it; without both nobody is told.
+    """
+    link: str | None = None
+    """Where a person looks, with `{run}` for the run's id, e.g. `https://kubeflow.example/#/runs/details/{run}`; null names
+    the command that shows it."""
+    timeout_seconds: Annotated[float, Field(gt=0.0, le=300.0)] = 10.0
+    """For each of two tries; none changes how the run itself ends."""
+
+
 class Config(_Section):
     """All that differs between two projects."""
 
@@ -415,4 +429,5 @@ class Config(_Section):
     evaluation: Evaluation = Evaluation()
     serving: Serving = Serving()
     beam: Beam = Beam()
+    notify: Notify = Notify()
     kubeflow: Kubeflow = Kubeflow()

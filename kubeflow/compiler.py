@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -9,22 +10,25 @@ from typing import Any
 
 from kfp import compiler as kfp_compiler
 from kfp import dsl, kubernetes
+from kfp.dsl import structures
+from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import executable_spec_pb2
 
 from configs import schema
-from kubeflow import folders, outputs, parameters
+from kubeflow import folders, outputs, parameters, tasks
 from pipeline import node
 from pipeline.pipeline import create_pipeline
 
-MAX_CONFIG_BYTES = 100_000
-"""Linux takes no argument of 128 KiB or more."""
+MAX_CONFIG_BYTES = 20_000
+"""Every task carries it, and Argo writes each task's description into the workflow's status and MySQL several times."""
 MAX_PIPELINE_BYTES = 1_000_000
 """Kubernetes stores no object of 1.5 MB or more."""
 
-_LIGHT, _HEAVY = {"cpu": "500m", "memory": "2Gi"}, {"cpu": "2", "memory": "8Gi"}
-_RETRIES = {"retries": 2, "retry_seconds": 30, "cache": True}
-_MAX_BACKOFF = "3600s"
+RUN_ID = "run_id"
+"""The input of every task with the id of its run."""
+_USER = 1000
+"""Of the image, as a number."""
 
 
 class CompileError(ValueError):
@@ -52,7 +56,10 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
     ir = node.compile_for_run(create_pipeline(config, **folders.folders(config)._asdict()), "compiled")
     text = config.model_dump_json()
     if len(text.encode()) > MAX_CONFIG_BYTES:
-        raise CompileError(f"the configuration has {len(text.encode())} bytes, {MAX_CONFIG_BYTES} are possible")
+        raise CompileError(
+            f"the configuration has {len(text.encode())} bytes, {MAX_CONFIG_BYTES} are possible: more breaks limits of Argo"
+            " and MySQL. Long lists in it, such as evaluation.min_recall_of, take the room"
+        )
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
     for name in config.kubeflow.nodes:
         if name not in nodes:
@@ -63,25 +70,27 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
         for name in nodes
         if isinstance(runner_utils.extract_executor_spec(deployment, name), executable_spec_pb2.BeamExecutableSpec)
     }
-    uncached = [name for name in nodes if not _task_of(config, name, heavy=False).cache]
+    uncached = [name for name in nodes if not tasks.settings(config, name).cache]
     run_parameters = parameters.parameters(config)
 
-    def task_of(name: str, values: dict[str, Any], heavy: bool) -> dsl.PipelineTask:
-        own = uncached if name == outputs.UP_TO_DATE else [one for one in uncached if one == name]
-        task = _component(name, image, text, own, run_parameters)(**values)
-        task.set_display_name(name)
-        _equip(task, config, _task_of(config, name, heavy))
+    def task_of(name: str, values: dict[str, Any]) -> dsl.PipelineTask:
+        own = uncached if name == tasks.UP_TO_DATE else [one for one in uncached if one == name]
+        # The driver fills the placeholder in where it is the whole value of a task's input, and nowhere else.
+        task = _component(name, image, text, own, run_parameters)(**values, **{RUN_ID: dsl.PIPELINE_JOB_ID_PLACEHOLDER})
+        _equip(task, config, tasks.settings(config, name, on_beam=name in on_beam))
         return task
 
     def pipeline(*channels: Any) -> None:
         values = dict(zip((parameter.name for parameter in run_parameters), channels, strict=True))
-        tasks: dict[str, dsl.PipelineTask] = {}
-        # A night without new pictures is over after this task, instead of after a pod for each node.
-        check = task_of(outputs.UP_TO_DATE, values, heavy=False)
+        made: dict[str, dsl.PipelineTask] = {}
+        # A night without new pictures is over after this task, instead of after a task for each node. It keeps the name of
+        # its key: servers before 2.16 look for whose output they need by the name that is shown (kubeflow/pipelines#11938).
+        check = task_of(tasks.UP_TO_DATE, values)
         with dsl.If(check.output == outputs.NO, name="due"):
             for name, one in nodes.items():
-                task = tasks[name] = task_of(name, values, heavy=name in on_beam or name in {"Trainer", "Tuner"})
-                task.after(*(tasks[upstream] for upstream in one.upstream_nodes))
+                task = made[name] = task_of(name, values)
+                task.set_display_name(name)
+                task.after(*(made[upstream] for upstream in one.upstream_nodes))
                 if name == "InfraValidator":
                     # It starts a pod, and asks its environment where.
                     kubernetes.use_field_path_as_env(task, "KFP_NAMESPACE", "metadata.namespace")
@@ -127,7 +136,7 @@ def _component(
             command=["finetune-node"],
             args=[
                 *("--node", name),
-                *("--run-id", dsl.PIPELINE_JOB_ID_PLACEHOLDER),
+                *("--run-id", f"{{{{$.inputs.parameters['{RUN_ID}']}}}}"),
                 *("--config", text),
                 *("--task", "{{$}}"),
                 *(word for one in uncached for word in ("--no-cache", one)),
@@ -137,23 +146,11 @@ def _component(
     component.__name__ = name
     inputs = _signature(run_parameters, defaults=False)
     made = [
-        inspect.Parameter(output, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
-        for output, annotation in outputs.OUTPUTS.get(name, {}).items()
+        inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+        for key, annotation in {RUN_ID: str, **outputs.OUTPUTS.get(name, {})}.items()
     ]
     component.__signature__ = inputs.replace(parameters=[*inputs.parameters.values(), *made])  # type: ignore[attr-defined]
     return dsl.container_component(component)
-
-
-def _task_of(config: schema.Config, name: str, heavy: bool) -> schema.Task:
-    """What a node gets: ours, then the configuration's for all, then its own for this one."""
-    settings: dict[str, Any] = {**_RETRIES, **(_HEAVY if heavy else _LIGHT)}
-    for task in (config.kubeflow.default, config.kubeflow.nodes.get(name, schema.Task())):
-        given = task.model_dump(exclude_none=True)
-        # Only what computes with TensorFlow's kernels gains from a GPU.
-        if task is config.kubeflow.default and name not in {"Trainer", "Tuner", "Evaluator"}:
-            given.pop("accelerator", None)
-        settings |= given
-    return schema.Task.model_validate(settings)
 
 
 def _equip(task: dsl.PipelineTask, config: schema.Config, settings: schema.Task) -> None:
@@ -168,10 +165,14 @@ def _equip(task: dsl.PipelineTask, config: schema.Config, settings: schema.Task)
     if settings.accelerator:
         task.set_accelerator_type(settings.accelerator)
         task.set_accelerator_limit(settings.accelerators or 1)
+    # `restricted` of Kubernetes' pod security standards; what else that asks for, Kubeflow Pipelines sets itself.
+    kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
     if settings.retries:
-        task.set_retry(settings.retries, f"{settings.retry_seconds}s", 2.0, _MAX_BACKOFF)
-    if settings.timeout_seconds:
-        kubernetes.set_timeout(task, settings.timeout_seconds)
+        # For pods that were lost; a node that failed is tried again in its pod.
+        policy = _RetryPolicy(settings.retries, f"{settings.retry_seconds}s", 2.0, f"{tasks.retry_window(settings)}s")
+        task._task_spec.retry_policy = policy
+    if pod_seconds := tasks.pod_seconds(settings):
+        kubernetes.set_timeout(task, pod_seconds)
     for key, value in (settings.node_selector or {}).items():
         kubernetes.add_node_selector(task, key, value)
     for toleration in settings.tolerations or ():
@@ -181,3 +182,13 @@ def _equip(task: dsl.PipelineTask, config: schema.Config, settings: schema.Task)
         kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
     for secret in config.kubeflow.secrets:
         kubernetes.use_secret_as_env(task, secret.name, secret.variables)
+
+
+@dataclasses.dataclass
+class _RetryPolicy(structures.RetryPolicy):
+    """kfp's, without its bound of an hour, from a task's first start, on the time in which it is tried again."""
+
+    def to_proto(self) -> pipeline_spec_pb2.PipelineTaskSpec.RetryPolicy:
+        proto = super().to_proto()
+        proto.backoff_max_duration.FromSeconds(structures.convert_duration_to_seconds(str(self.backoff_max_duration)))
+        return proto

@@ -9,14 +9,25 @@ from urllib.parse import unquote, urlsplit
 from ml_metadata.proto import metadata_store_pb2
 
 from configs import schema
-from pipeline.outcome import Connection
+from pipeline.journal import Connection
 
 METADATA_VARIABLE = "FINETUNE_METADATA_URL"
-"""Environment variable with the metadata store: `mysql://`, `postgresql://`, `sqlite:///` or `grpc://HOST:PORT`."""
+"""Environment variable with the URL of the metadata store."""
+METADATA_CA_VARIABLE = "FINETUNE_METADATA_CA"
+"""Environment variable with a PEM file of the authorities that vouch for a `grpcs://` store, if not the well-known ones."""
+METADATA_URLS = "mysql://USER:PASSWORD@HOST:PORT/DATABASE, postgresql://… likewise, sqlite:///PATH, grpc://HOST:PORT or grpcs://HOST:PORT"
 
-_SERVICE_VARIABLES = ("METADATA_GRPC_SERVICE_SERVICE_HOST", "METADATA_GRPC_SERVICE_SERVICE_PORT")
-_SERVICE = ("metadata-grpc-service.kubeflow", 8080)
+SERVICE = ("metadata-grpc-service.kubeflow", 8080)
+"""Host and port of ML Metadata where Kubeflow Pipelines is installed as it comes."""
+_SERVICE_VARIABLES = (
+    # What Kubeflow's own components are told, then what Kubernetes tells of the service in the pod's namespace.
+    ("METADATA_GRPC_SERVICE_HOST", "METADATA_GRPC_SERVICE_PORT"),
+    ("METADATA_GRPC_SERVICE_SERVICE_HOST", "METADATA_GRPC_SERVICE_SERVICE_PORT"),
+)
 _PORTS = {"mysql": 3306, "postgresql": 5432}
+_SCHEMES = {"grpc", "grpcs", "sqlite", *_PORTS}
+_CALL_SECONDS = 120.0
+"""After which a call to a service that does not answer has failed."""
 
 
 class Folders(NamedTuple):
@@ -34,43 +45,110 @@ def folders(config: schema.Config) -> Folders:
     return Folders(root, os.path.join(own, "serving"), os.path.join(own, "work"))
 
 
+def cache_dir(config: schema.Config) -> str:
+    """Return the folder for pretrained weights, on the volume, for all pipelines that share it.
+
+    Args:
+      config: of a pipeline.
+    """
+    return os.path.join(config.kubeflow.volume.path, ".cache")
+
+
+class MetadataAddress(NamedTuple):
+    """A metadata store's URL in its parts."""
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    user: str = ""
+    password: str = ""
+
+
+def metadata_address(url: str | None) -> MetadataAddress:
+    """Return the parts of a metadata store's URL.
+
+    Args:
+      url: as `METADATA_URLS` says; the password may hold any character, `%` only as `%25`. None takes the service of the
+        cluster: from the environment, else where Kubeflow has it.
+
+    Raises:
+      ValueError: that is no such URL; the message shows nothing of it but its scheme.
+    """
+    if url is None:
+        for names in _SERVICE_VARIABLES:
+            given, given_port = (os.environ.get(name) for name in names)
+            # Kubernetes sets tcp://IP:PORT under the second name where a service is called metadata-grpc.
+            if given and (not given_port or given_port.isdigit()):
+                return MetadataAddress("grpc", given, int(given_port or SERVICE[1]), "")
+        return MetadataAddress("grpc", *SERVICE, "")
+    scheme, _, rest = url.strip().partition("://")
+    shown = f"{scheme}://" if scheme in _SCHEMES else "this"
+    refusal = ValueError(f"{shown} is no metadata store's URL; expected {METADATA_URLS}")
+    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
+        return MetadataAddress(scheme, "", None, rest)
+    # The last @ ends the password, whatever is in that.
+    login, _, place = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise refusal from None
+    on_grpc = scheme in {"grpc", "grpcs"}
+    complete = (port and not login) if on_grpc else (scheme in _PORTS and parts.path.strip("/"))
+    if not host or not complete or parts.query or parts.fragment:
+        raise refusal
+    return MetadataAddress(scheme, host, port or _PORTS[scheme], parts.path, unquote(user), unquote(password))
+
+
 def metadata_connection(url: str | None) -> Connection:
     """Return the connection of a metadata store.
 
     Args:
-      url: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, `postgresql://…` likewise, `sqlite:///PATH`, `grpc://HOST:PORT`; None
-        takes the service of the cluster, from the environment variables that Kubernetes sets for it in its own namespace,
-        else where Kubeflow has it.
+      url: as for `metadata_address`.
 
     Raises:
-      ValueError: that is no such URL.
+      ValueError: that is no such URL, or the file in METADATA_CA_VARIABLE can't be read.
     """
-    if url is None:
-        host, service_port = (os.environ.get(name) for name in _SERVICE_VARIABLES)
-        return metadata_store_pb2.MetadataStoreClientConfig(host=host or _SERVICE[0], port=int(service_port or _SERVICE[1]))
-    parts = urlsplit(url)
-    # What can be wrong is said without the password.
-    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-    database, user, password = parts.path.strip("/"), unquote(parts.username or ""), unquote(parts.password or "")
+    return connection_to(metadata_address(url))
+
+
+def connection_to(address: MetadataAddress) -> Connection:
+    """Return the connection of a metadata store.
+
+    Args:
+      address: of it.
+
+    Raises:
+      ValueError: the file in METADATA_CA_VARIABLE can't be read.
+    """
+    if address.scheme in {"grpc", "grpcs"}:
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        client = metadata_store_pb2.MetadataStoreClientConfig(host=host, port=address.port, client_timeout_sec=_CALL_SECONDS)
+        if address.scheme == "grpcs":
+            client.ssl_config.SetInParent()
+            if path := os.environ.get(METADATA_CA_VARIABLE):
+                client.ssl_config.custom_ca = _read(path)
+        return client
     connection = metadata_store_pb2.ConnectionConfig()
-    if parts.scheme == "grpc" and parts.hostname and parts.port:
-        return metadata_store_pb2.MetadataStoreClientConfig(host=parts.hostname, port=parts.port)
-    if parts.scheme == "sqlite" and database:
-        connection.sqlite.filename_uri = parts.path
+    if address.scheme == "sqlite":
+        connection.sqlite.filename_uri = address.path
         connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-        return connection
-    if parts.scheme in _PORTS and parts.hostname and database:
-        port = parts.port or _PORTS[parts.scheme]
-        if parts.scheme == "mysql":
-            server = connection.mysql
-            server.host, server.port, server.database = parts.hostname, port, database
-            server.user, server.password = user, password
-        else:
-            other = connection.postgresql
-            other.host, other.port, other.dbname = parts.hostname, str(port), database
-            other.user, other.password = user, password
-        return connection
-    raise ValueError(
-        f"{shown}: no metadata store; expected mysql://USER:PASSWORD@HOST:PORT/DATABASE, postgresql://…, sqlite:///PATH or"
-        " grpc://HOST:PORT"
-    )
+    elif address.scheme == "mysql":
+        server = connection.mysql
+        server.host, server.port, server.database = address.host, address.port, address.path.strip("/")
+        server.user, server.password = address.user, address.password
+    else:
+        other = connection.postgresql
+        other.host, other.port, other.dbname = address.host, str(address.port), address.path.strip("/")
+        other.user, other.password = address.user, address.password
+    return connection
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as opened:
+            return opened.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{METADATA_CA_VARIABLE} = {path}: {getattr(error, 'strerror', None) or error}") from None

@@ -1,21 +1,23 @@
-"""Runs one TFX node in its container: what each task of the compiled pipeline calls."""
+"""Runs one TFX node in its container, again where that can help: what each task of the compiled pipeline calls."""
 
 from __future__ import annotations
 
+import datetime
 import json
-import logging
 import os
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-FAILED = 1
+from configs import schema
+from kubeflow import attempts, folders, parameters, tasks
+from kubeflow.node_process import Answer, Request
+from pipeline.ending import Ending, Verdict
+
+_WILL_NOT, _REFUSED = 2, 3
 
 
 @click.command()
@@ -32,91 +34,122 @@ FAILED = 1
 )
 @click.option(
     "--metadata",
-    envvar="FINETUNE_METADATA_URL",
+    envvar=folders.METADATA_VARIABLE,
     metavar="URL",
-    help="mysql://, postgresql://, sqlite:/// or grpc://HOST:PORT; by default the cluster's service.",
+    help=f"{folders.METADATA_URLS}; by default the cluster's service.",
 )
 def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[str, ...], metadata: str | None) -> None:
     r"""Run one node of the pipeline, as a task of Kubeflow Pipelines.
 
-    Exit code 1: the node failed, 2: it could not be begun.
+    What may pass (a process that was killed, out of memory, a store that does not answer) is tried again here, as often and
+    after as long as the configuration says, and goes on from the state that is left. How each attempt ended is written down
+    in ML Metadata.
+
+    Exit code 1: it failed, and may pass by itself; 2: it will not pass as the configuration, the data or the code is; 3: the
+    data or the model were refused.
 
     \b
     Example:
       finetune-node --node Trainer --run-id 17 --config "$(cat photos.yaml)" --metadata sqlite:///metadata.db --task '{}'
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    started = time.monotonic()
+    if "{{" in run_id or not run_id.strip():
+        _end(
+            f"--run-id {run_id}: not filled in by Kubeflow Pipelines; compile the pipeline again with this version",
+            _WILL_NOT,
+        )
+    begun = datetime.datetime.now(datetime.UTC)
+    task = json.loads(task_json)
+    request = Request(node=node_id, run=run_id, config=text, task=task, uncached=list(uncached), metadata=metadata)
     try:
-        state = _run(node_id, run_id, text, json.loads(task_json), metadata, uncached)
-    except KeyboardInterrupt:
-        _end(f"{node_id} was interrupted; tried again, it goes on where it was", FAILED)
-    _end(f"{node_id} {state} {time.monotonic() - started:.1f} s", 0)
+        # The parameters of the run are read where what is wrong with them is written down, as any failure.
+        config = parameters.with_values(text, {})
+    except schema.ConfigError as error:
+        _end(str(error), _WILL_NOT)
+    # Weights that were fetched once are there for all runs.
+    os.environ.setdefault("FINETUNE_CACHE_DIR", folders.cache_dir(config))
+    interrupted = attempts.Interrupted()
+    signal.signal(signal.SIGTERM, interrupted)
+    answer, failed = _supervise(request, tasks.settings(config, node_id), interrupted)
+    ending = answer.ending
+    if answer.code and ending is None and not interrupted:
+        # What ends a pod from outside may replace it, so that this is no end.
+        ending = _failed(request, config, answer)
+    _write_down(request, config, answer, failed, ending, begun)
+    seconds = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
+    _end(answer.state if answer.code else f"{node_id} {answer.state}, in {seconds:.1f} s", answer.code)
 
 
-def _run(node_id: str, run_id: str, text: str, task: dict, metadata: str | None, uncached: Sequence[str]) -> str:
-    """Run the node and tell Kubeflow Pipelines of it; return how it ended."""
-    from configs import schema
-    from kubeflow import folders, outputs, parameters
-    from pipeline import node, outcome
-    from pipeline.pipeline import create_pipeline
+def _supervise(
+    request: Request, settings: schema.Task, interrupted: attempts.Interrupted
+) -> tuple[Answer, list[dict[str, Any]]]:
+    """Try a node until it ends well, will not, or has no attempts or time left; return that, and what failed."""
+    deadline = time.monotonic() + settings.timeout_seconds if settings.timeout_seconds else None
+    failed: list[dict[str, Any]] = []
+    pauses = tasks.pauses(settings)
+    while True:
+        started = time.monotonic()
+        left = None if deadline is None else max(0.0, deadline - started)
+        answer = attempts.attempt(request, left, interrupted)
+        now = time.monotonic()
+        if answer.code:
+            ended = datetime.datetime.now(datetime.UTC)
+            failed.append({"ended": ended, "seconds": now - started, "code": answer.code, "reason": answer.state})
+        pause = next(pauses, None)
+        if answer.code != attempts.MAY_PASS or interrupted or pause is None:
+            return answer, failed
+        if deadline is not None and now + pause >= deadline:
+            return answer, failed
+        _say(f"attempt {len(failed)}: {answer.state}; this may pass, tried again in {pause:.0f} s")
+        interrupted.sleep(pause)
+        if interrupted:
+            return answer, failed
 
+
+def _failed(request: Request, config: schema.Config, answer: Answer) -> Ending:
+    """How a run ends that this node ends."""
+    from pipeline import notify
+
+    return Ending(
+        pipeline=config.name,
+        run=request.run,
+        verdict=Verdict.REFUSED if answer.code == _REFUSED else Verdict.FAILED,
+        reason=answer.state,
+        node=request.node,
+        look=notify.look(config.notify, request.run, f"finetune kubeflow status {request.run}"),
+    )
+
+
+def _write_down(
+    request: Request,
+    config: schema.Config,
+    answer: Answer,
+    failed: list[dict[str, Any]],
+    ending: Ending | None,
+    begun: datetime.datetime,
+) -> None:
+    """Leave in ML Metadata how the node and, if this is its end, the run ended, and tell who wants to know."""
+    from pipeline import journal, notify
+
+    first_to_say = True
     try:
-        config = parameters.with_values(text, task.get("inputs", {}).get("parameterValues", {}))
-        connection = folders.metadata_connection(metadata)
-        ir = node.compile_for_run(create_pipeline(config, **folders.folders(config)._asdict()), run_id)
-    except (schema.ConfigError, ValueError) as error:
-        _end(str(error), 2)
-    nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
-    if node_id not in {*nodes, outputs.UP_TO_DATE}:
-        _end(f"no node {node_id} in this image's pipeline: {', '.join(nodes)}; compile again with the image's version", 2)
-    for one in nodes.keys() & set(uncached):
-        nodes[one].execution_options.caching_options.enable_cache = False
-    try:
-        if node_id == outputs.UP_TO_DATE:
-            due = _first_due(ir, connection, config)
-            if "outputs" in task:
-                outputs.write_up_to_date(task, due is None)
-            state = f"no: {due} has work to do," if due else "yes, in"
-        else:
-            due = None
-            state = node.launch(ir, node_id, connection, config.beam)
-            if "outputs" in task:
-                outputs.write(node_id, task, connection, run_id)
-    except node.NodeError as error:
-        traceback.print_exc()
-        _end(str(error), FAILED)
-    if due is None and node_id in {outputs.PUSHER, outputs.UP_TO_DATE} and config.evaluation.fail_when_refused:
-        pushed = outcome.read_outputs(connection, run_id)["PushedModel"]
-        if outcome.pushed_to(pushed) is None:
-            _end("nothing was published: the model was refused or rolled back (evaluation.fail_when_refused)", FAILED)
-    return state
+        connection = folders.metadata_connection(request.metadata)
+        state = "failed" if answer.code else answer.state
+        journal.note_node(connection, request.run, request.node, state, [journal.Attempt(**one) for one in failed])
+        if ending is not None:
+            first_to_say = journal.note_end(connection, ending, begun)
+    except Exception as error:  # nothing that goes wrong here may change how the node ended
+        _say(f"how this ended could not be written into ML Metadata: {type(error).__name__}")
+    if ending is not None and first_to_say:
+        notify.post(config.notify, ending)
 
 
-def _first_due(ir: Any, connection: Any, config: Any) -> str | None:
-    """The first node that has work to do; None if the cache has all. Publishing is no work where it has been done."""
-    from kubeflow import outputs
-    from pipeline import node
-
-    for one in ir.nodes:
-        node_id = one.pipeline_node.node_info.id
-        if node.launch(ir, node_id, connection, config.beam, execute=node_id == outputs.PUSHER) == node.DUE:
-            return node_id
-    return None
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Let SIGTERM, with which Kubernetes ends a pod, save what there is."""
-    raise KeyboardInterrupt
+def _say(message: str) -> None:
+    print(f"finetune: {message}", file=sys.stderr, flush=True)
 
 
 def _end(message: str, code: int) -> NoReturn:
-    """Say how it went in one line, and end at once: Beam's threads may still be busy."""
-    print(f"finetune: {message}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    _say(message)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

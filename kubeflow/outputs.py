@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from components.model_evaluator import gate, samples
+from kubeflow.tasks import UP_TO_DATE
 from pipeline import outcome
 
 EVALUATOR, PUSHER = "Evaluator", "Pusher"
-UP_TO_DATE = "UpToDate"
-"""Not a node: the task that asks all nodes whether there is anything to do."""
 YES, NO = "yes", "no"
 
 OUTPUTS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,12 @@ def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str)
         _write_parameter(task, "blessing", "blessed" if blessed else "refused")
         _write_html(task, "gate", checks)
         metadata = {
-            "metrics": {check.metric.replace(" ", "_"): check.value for check in checks if check.value is not None},
+            # The launcher reads strict JSON, which knows no NaN and no infinity.
+            "metrics": {
+                check.metric.replace(" ", "_"): check.value
+                for check in checks
+                if check.value is not None and math.isfinite(check.value)
+            },
             "confusion": _confusion_matrix(task, "confusion", made["ModelEvaluation"]),
         }
         _write_artifacts(task, metadata)
@@ -87,7 +92,7 @@ def _write_artifacts(task: Task, metadata: dict[str, dict[str, Any]]) -> None:
     }
     path = Path(task["outputs"]["outputFile"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"artifacts": artifacts}), encoding="utf-8")
+    path.write_text(json.dumps({"artifacts": artifacts}, allow_nan=False), encoding="utf-8")
 
 
 def _write_html(task: Task, name: str, checks: list[gate.Check]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from modules import weights
+
 # With a few hundred pictures an epoch is a few dozen steps: at Keras's 0.99 the moving averages that evaluation uses
 # would lag epochs behind the batches that training uses.
 _BATCH_STATISTICS_MOMENTUM = 0.9
@@ -35,7 +37,9 @@ def build_model(num_classes: int, height: int, width: int, config: dict[str, Any
     images = keras.Input((height, width, 3), name="images")
     # BGR, each channel's ImageNet mean subtracted, not scaled: what VGG16's weights expect.
     prepared = keras.applications.vgg16.preprocess_input(images)
-    backbone = keras.applications.VGG16(include_top=False, weights=weights_path, input_tensor=prepared)
+    backbone = keras.applications.VGG16(include_top=False, weights=None, input_tensor=prepared)
+    if weights_path is not None:
+        backbone.set_weights(weights.load(weights_path))
     head = build_head(num_classes, backbone.output.shape[1:], config)
     return keras.Model(images, head(backbone.output), name="classifier")
 

@@ -15,10 +15,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import platformdirs
@@ -38,6 +40,10 @@ class WeightsError(RuntimeError):
     """Pretrained weights that can't be had or are not what they should be."""
 
 
+class WeightsFileError(WeightsError, ValueError):
+    """A file of weights that is missing, or holds something else."""
+
+
 def locate(weights: str | None) -> str | None:
     """Return the file that holds the asked-for weights, fetching it if need be.
 
@@ -45,7 +51,7 @@ def locate(weights: str | None) -> str | None:
       weights: `imagenet`, the path of an H5 file, or None for random weights.
 
     Returns:
-      A path for `keras.applications.VGG16(weights=..., include_top=False)`, or None.
+      A path for `load`, or None.
 
     Raises:
       WeightsError: the path does not exist, or the ImageNet weights are neither kept here nor to be had.
@@ -60,16 +66,53 @@ def locate(weights: str | None) -> str | None:
 
 
 def check(weights: str | None) -> None:
-    """Check that a named file of weights is there; nothing is fetched.
+    """Check that a named file of weights is there and can be used; nothing is fetched.
 
     Args:
       weights: as for `locate`.
 
     Raises:
-      WeightsError: it is the path of no file.
+      WeightsFileError: it is the path of no file, or of one without VGG16's weights.
     """
-    if weights not in {None, IMAGENET} and not Path(str(weights)).is_file():
-        raise WeightsError(f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file")
+    if weights in {None, IMAGENET}:
+        return
+    if not Path(str(weights)).is_file():
+        raise WeightsFileError(f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file")
+    load(str(weights))
+
+
+def load(path: str) -> list[np.ndarray]:
+    """Read the weights of VGG16 without its top, in either of Keras's two formats, whatever the file is called.
+
+    Args:
+      path: of an H5 file.
+
+    Returns:
+      Kernel and bias of the 13 convolution layers, in order, float32.
+
+    Raises:
+      WeightsFileError: the file can't be read, or holds other weights.
+    """
+    model = keras.applications.VGG16(weights=None, include_top=False)
+    try:
+        # Keras tells its formats apart by the name alone.
+        suffix = ".weights.h5" if _is_of_keras_3(path) else ".h5"
+        with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+            # Of containers that hold no weights.
+            warnings.simplefilter("ignore")
+            link = Path(scratch, f"vgg16{suffix}")
+            link.symlink_to(os.path.abspath(path))
+            model.load_weights(link)
+    except Exception as error:  # h5py and Keras raise many kinds
+        raise WeightsFileError(
+            f"model.weights = {path}: expected an H5 file of VGG16 without its top, as Keras writes one: {_short(error)}"
+        ) from None
+    return model.get_weights()
+
+
+def _is_of_keras_3(path: str) -> bool:
+    with h5py.File(path) as opened:
+        return "layer_names" not in opened.attrs and "model_weights" not in opened
 
 
 def cache_folder() -> Path:

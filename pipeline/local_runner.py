@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.components.common import resolver
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 
+from components.publisher.component import Publisher
 from configs import schema
-from pipeline import node, outcome
+from pipeline import failures, journal, node, notify, outcome
+from pipeline.ending import Ending, Verdict
 from pipeline.pipeline import create_data_pipeline, create_pipeline
 
 _PIPELINE_ROOT = "pipeline_root"
@@ -33,17 +36,32 @@ class NodeStatus(NamedTuple):
 
 
 class RunError(RuntimeError):
-    """A run that could not be finished; the message says which node failed and why."""
+    """A run that could not be finished; the message says which node failed and why.
+
+    Args:
+      message: in a line.
+      node_id: of the node; None if none had begun.
+      refused: whether a gate said so.
+    """
+
+    def __init__(self, message: str, node_id: str | None = None, refused: bool = False):
+        super().__init__(message)
+        self.node_id, self.refused = node_id, refused
 
 
-def run_locally(config: schema.Config, output_dir: Path, on_status: Callable[[NodeStatus], None]) -> outcome.Outcome:
+def run_locally(
+    config: schema.Config, output_dir: Path, on_status: Callable[[NodeStatus], None], look: str = ""
+) -> outcome.Outcome:
     """Run the pipeline of a configuration, with everything it makes below one folder.
+
+    How it ends, also by an interrupt, is written into ML Metadata and told to `notify.url`.
 
     Args:
       config: `data.source` must be set.
       output_dir: for `pipeline_root`, `metadata.db`, `serving` and `work`; made if it is missing. What an earlier run left
         here is used again where nothing has changed.
       on_status: called when a node starts and when it ends.
+      look: where a person who is told finds more.
 
     Returns:
       What came of it.
@@ -59,7 +77,32 @@ def run_locally(config: schema.Config, output_dir: Path, on_status: Callable[[No
             work_dir=str(folder / "work"),
             metadata_connection_config=connection,
         )
-        return outcome.read(connection, run(pipeline, connection, on_status, config.beam))
+        begun, run_id = datetime.datetime.now(datetime.UTC), new_run_id()
+        done: set[str] = set()
+
+        def note(status: NodeStatus) -> None:
+            if status.state == node.DONE:
+                done.add(status.node_id)
+            on_status(status)
+
+        def end(ended: Ending) -> None:
+            journal.note_end(connection, ended, begun)
+            notify.post(config.notify, ended)
+
+        look = notify.look(config.notify, run_id, look or str(output_dir))
+        try:
+            run(pipeline, connection, note, config.beam, run_id)
+        except (RunError, KeyboardInterrupt) as error:
+            refused, node_id = getattr(error, "refused", False), getattr(error, "node_id", None)
+            verdict = Verdict.REFUSED if refused else Verdict.FAILED
+            reason = str(error) or "interrupted"
+            end(Ending(pipeline=config.name, run=run_id, verdict=verdict, reason=reason, node=node_id, look=look))
+            raise
+        found = outcome.read(connection, run_id)
+        # Looking up and publishing what is published already are no changes, and never cached.
+        always = {one.id for one in pipeline.components if isinstance(one, resolver.Resolver | Publisher)}
+        end(found.ending(config.name, run_id, unchanged=done <= always, look=look))
+        return found
 
 
 def check_data(config: schema.Config, output_dir: Path, on_status: Callable[[NodeStatus], None]) -> outcome.DataOutcome:
@@ -80,7 +123,14 @@ def check_data(config: schema.Config, output_dir: Path, on_status: Callable[[Nod
         pipeline = create_data_pipeline(
             config, pipeline_root=str(folder / _PIPELINE_ROOT), metadata_connection_config=connection
         )
-        return outcome.read_data(connection, run(pipeline, connection, on_status, config.beam))
+        run_id = new_run_id()
+        run(pipeline, connection, on_status, config.beam, run_id)
+        return outcome.read_data(connection, run_id)
+
+
+def new_run_id() -> str:
+    """Return an id for a run: the time, in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat()
 
 
 def run(
@@ -88,7 +138,8 @@ def run(
     connection: metadata_store_pb2.ConnectionConfig,
     on_status: Callable[[NodeStatus], None],
     beam_config: schema.Beam,
-) -> str:
+    run_id: str,
+) -> None:
     """Run every node of a pipeline in order, in this process.
 
     Args:
@@ -96,14 +147,11 @@ def run(
       connection: of the metadata store.
       on_status: called when a node starts and when it ends.
       beam_config: how Beam nodes run.
-
-    Returns:
-      The id of the run.
+      run_id: tells this run from all others of the metadata store.
 
     Raises:
       RunError: a node failed; those before it are kept and will be found cached by the next run.
     """
-    run_id = datetime.datetime.now(datetime.UTC).isoformat()
     ir = node.compile_for_run(pipeline, run_id)
     for one in ir.nodes:
         node_id = one.pipeline_node.node_info.id
@@ -113,9 +161,8 @@ def run(
             state = node.launch(ir, node_id, connection, beam_config)
         except node.NodeError as error:
             on_status(NodeStatus(node_id, FAILED, time.monotonic() - started))
-            raise RunError(str(error)) from error
+            raise RunError(str(error), node_id, failures.exit_code(error) == failures.REFUSED) from error
         on_status(NodeStatus(node_id, state, time.monotonic() - started))
-    return run_id
 
 
 @contextlib.contextmanager

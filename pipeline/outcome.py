@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -16,9 +15,8 @@ from components.image_example_gen import rejects
 from components.image_example_gen.executor import PICTURES_PROPERTY
 from components.model_evaluator import gate
 from components.serving_check import executor as serving_check
-
-Connection: TypeAlias = metadata_store_pb2.ConnectionConfig | metadata_store_pb2.MetadataStoreClientConfig
-"""Of a metadata store: a database, or a server that has one."""
+from pipeline.ending import Ending, Verdict
+from pipeline.journal import Connection
 
 _FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
@@ -61,13 +59,41 @@ class Outcome:
     failures: tuple[str, ...]
     pushed_to: str | None
 
+    def ending(self, pipeline: str, run_id: str, unchanged: bool, look: str) -> Ending:
+        """Return how the run ended, in words and numbers.
+
+        Args:
+          pipeline: its name.
+          run_id: of the run.
+          unchanged: whether nothing was due.
+          look: where to look for more.
+        """
+        rows = {check.metric: check for check in self.checks}
+        accuracy, examples = rows["accuracy"], rows["test examples"]
+        reasons = [*(check.line for check in self.checks if not check.passed), *self.failures]
+        if not reasons and self.pushed_to is None:
+            reasons = ["the model was rolled back before" if self.blessed else "the gate did not bless the model"]
+        published = Verdict.UP_TO_DATE if unchanged else Verdict.PUBLISHED
+        return Ending(
+            pipeline=pipeline,
+            run=run_id,
+            verdict=published if self.pushed_to else Verdict.REFUSED,
+            reason="" if self.pushed_to else "; ".join(reasons),
+            version=int(self.pushed_to.rstrip("/").rpartition("/")[2]) if self.pushed_to else None,
+            accuracy=accuracy.value,
+            accuracy_interval=gate.interval(accuracy.value or 0.0, round(examples.value or 0), 0.95),
+            test_pictures=round(examples.value or 0),
+            baseline_accuracy=accuracy.baseline,
+            look=look,
+        )
+
 
 def read(connection: Connection, run_id: str) -> Outcome:
     """Read the result of a finished run from the metadata store and the artifacts.
 
     Args:
       connection: of the metadata store.
-      run_id: as `local_runner.run` returned it.
+      run_id: of the run.
     """
     artifacts = read_outputs(connection, run_id)
     return Outcome(
@@ -84,7 +110,7 @@ def read_data(connection: Connection, run_id: str) -> DataOutcome:
 
     Args:
       connection: of the metadata store.
-      run_id: as `local_runner.run` returned it.
+      run_id: of the run.
     """
     return _data_outcome(read_outputs(connection, run_id))
 

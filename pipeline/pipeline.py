@@ -157,7 +157,9 @@ def create_pipeline(
             "base_path": config.serving.base_path,
             "keep": config.serving.keep,
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
-            "config_fingerprint": hashlib.sha256(config.model_dump_json(exclude={"kubeflow"}).encode()).hexdigest(),
+            "config_fingerprint": hashlib.sha256(
+                config.model_dump_json(exclude={"kubeflow", "notify"}).encode()
+            ).hexdigest(),
         },
         run_id=data_types.RuntimeParameter(name=constants.PIPELINE_RUN_ID_PARAMETER_NAME, ptype=str),
     ).with_id("Pusher")

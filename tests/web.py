@@ -9,7 +9,7 @@ from email.message import Message
 from typing import Any
 
 Answer = Callable[[str, str, bytes, Message], tuple[int, Any]]
-"""From method, path with query, body and headers to a status and a value."""
+"""From method, path with query, body and headers to a status and a value; ConnectionAbortedError gives no answer at all."""
 
 
 @contextlib.contextmanager
@@ -21,7 +21,11 @@ def serving(answer: Answer) -> Iterator[str]:
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, found = answer(self.command, self.path, body, self.headers)
+            try:
+                status, found = answer(self.command, self.path, body, self.headers)
+            except ConnectionAbortedError:
+                self.close_connection = True
+                return
             content = json.dumps(found).encode()
             # Who asked may have gone.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):

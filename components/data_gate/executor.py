@@ -28,11 +28,13 @@ FINDINGS_FILE = "findings.jsonl"
 _LABELS_FILE = "labels.json"
 _STATISTICS_FILE = "statistics.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
+_MOST_REASONS = 3
+"""In the error, which is read where the log is not at hand."""
 _log = logging.getLogger("finetune.components.data_gate")
 
 
 class RefusedDataError(ValueError):
-    """Data that the gate refuses; what was found is in the log, a line each."""
+    """Data that the gate refuses, and why; all that was found is in the log, a line each."""
 
 
 class Executor(base_executor.BaseExecutor):
@@ -71,8 +73,9 @@ class Executor(base_executor.BaseExecutor):
                 note = "allowed: " if finding.severity == findings.ALLOWED else ""
                 _log.log(level, "%s%s", note, finding.message)
             if refused:
-                things = "1 finding speaks" if len(refused) == 1 else f"{len(refused)} findings speak"
-                raise RefusedDataError(f"the data are refused, nothing was trained: {things} against them, named above")
+                reasons = "; ".join(finding.message for finding in refused[:_MOST_REASONS])
+                more = f"; and {len(refused) - _MOST_REASONS} more, in the log" if len(refused) > _MOST_REASONS else ""
+                raise RefusedDataError(f"the data are refused, nothing was trained: {reasons}{more}")
         verdict = artifact_utils.get_single_instance(output_dict[VERDICT_KEY])
         _write(verdict.uri, found, evidence)
         verdict.set_int_custom_property(ACCEPTED_PROPERTY, int(bool(exec_properties[ENFORCE_KEY])))

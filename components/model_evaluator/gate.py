@@ -86,6 +86,22 @@ def shown(number: float | None) -> str:
     return "-" if number is None else f"{number:.4f}".rstrip("0").rstrip(".")
 
 
+def interval(share: float, examples: int, confidence: float) -> tuple[float, float]:
+    """Return the two-sided Wilson interval of a share; one-sided would be laxer.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+
+    Args:
+      share: that was found, 0 to 1.
+      examples: of how many.
+      confidence: e.g. 0.95.
+    """
+    if not examples:
+        return 0.0, 1.0
+    found = stats.binomtest(round(share * examples), examples).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> list[Check]:
     """Return a row for every bound, in a fixed order.
 
@@ -189,9 +205,7 @@ def _share(
     """A row for a share of the test pictures that must reach a floor, surely so where `confidence` is on."""
     low, note, threshold = found, "", f"at least {floor:g} ({key})"
     if limits.confidence is not None:
-        # Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; one-sided would be laxer.
-        interval = stats.binomtest(round(found * examples), examples).proportion_ci(limits.confidence, method="wilson")
-        low = float(interval.low)
+        low, _ = interval(found, examples, limits.confidence)
         note = f"with confidence {limits.confidence:g} at least {low:.4f} on {examples} pictures"
     passed = low >= floor - 1e-9
     if not passed and not note:

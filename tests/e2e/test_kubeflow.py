@@ -1,14 +1,22 @@
 """The compiled pipeline, task by task in processes of their own, against a real database server for ML Metadata."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from configs import reading
+from kubeflow import compiler, folders
+from modules import weights
+from pipeline import journal
+from pipeline.ending import Ending, Verdict
 from serving import versions
+from tests import web
 from tests.e2e.conftest import CONFIG, Project, finetune
 from tests.kubeflow import database, harness
 
@@ -22,12 +30,34 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def runs(project: Project, url: str, tmp_path_factory: pytest.TempPathFactory) -> harness.Harness:
+def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An address that wants to know how runs end, and what it was told; every other post gets no good answer."""
+    posted: list[dict[str, Any]] = []
+
+    def answer(method: str, path: str, body: bytes, headers: Any) -> tuple[int, Any]:
+        posted.append(json.loads(body))
+        return (503 if len(posted) % 2 else 200), {}
+
+    with web.serving(answer) as address:
+        yield f"{address}/hook?token=secret", posted
+
+
+@pytest.fixture(scope="module")
+def runs(
+    project: Project,
+    url: str,
+    told: tuple[str, list[dict[str, Any]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> harness.Harness:
     """The project's pipeline, compiled by the command."""
     folder = tmp_path_factory.mktemp("kubeflow")
     config = yaml.safe_load(CONFIG) | {
         "data": {"source": str(project.root / "digits"), "splits": {"train": 6, "eval": 1, "test": 3}},
-        "kubeflow": {"volume": {"claim": "finetune", "path": str(folder / "volume")}},
+        "kubeflow": {
+            "volume": {"claim": "finetune", "path": str(folder / "volume")},
+            "default": {"retry_seconds": 1},
+            "secrets": [{"name": "told", "variables": {"url": "FINETUNE_NOTIFY_URL"}}],
+        },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     output = folder / "pipeline.yaml"
@@ -45,7 +75,12 @@ def runs(project: Project, url: str, tmp_path_factory: pytest.TempPathFactory) -
     )
     assert done.code == 0, done.err
     assert "13 tasks" in done.out
-    return harness.Harness(output, folder / "kfp", {"FINETUNE_METADATA_URL": url})
+    environment = {
+        "FINETUNE_METADATA_URL": url,
+        "FINETUNE_CACHE_DIR": str(weights.cache_folder()),
+        "FINETUNE_NOTIFY_URL": told[0],
+    }
+    return harness.Harness(output, folder / "kfp", environment)
 
 
 def volume(runs: harness.Harness) -> Path:
@@ -59,18 +94,31 @@ def published(run: dict[str, harness.Ended]) -> int:
     return int(Path(run["Pusher"].parameters["model_uri"]).name)
 
 
+def end_of(url: str, run_id: str) -> Ending:
+    """How a run ended, as ML Metadata has it."""
+    found = journal.read_end(folders.metadata_connection(url), run_id)
+    assert found is not None
+    return found
+
+
 @pytest.fixture(scope="module")
 def first(runs: harness.Harness) -> dict[str, harness.Ended]:
-    """The first run; two of its tasks are killed in the middle and tried again."""
-    return runs.run("run-1", kill_once={"StatisticsGen": "Going to run a new execution", "Trainer": "head epoch 2/3"})
+    """The first run; one of its pods is lost, and the process of another is killed."""
+    return runs.run(
+        "run-1",
+        lose_pod={"StatisticsGen": "Going to run a new execution"},
+        kill_process={"Trainer": "head epoch 2/3"},
+    )
 
 
 def test_a_run_with_killed_tasks_ends_with_a_published_model(runs: harness.Harness, first: dict[str, harness.Ended]) -> None:
     assert {name: one.err[-2000:] for name, one in first.items() if one.code} == {}
     assert first.keys() == {"UpToDate", *runs.tasks}
     assert "UpToDate no: ImageExampleGen has work to do" in first["UpToDate"].last_line
-    assert "training goes on where it was interrupted" in first["Trainer"].err
-    assert "head epoch 1/3" not in first["Trainer"].err
+    tried = first["Trainer"].err.partition("this may pass, tried again in 1 s")
+    assert "Trainer failed: its process was killed (SIGKILL): out of memory" in tried[0]
+    assert "training goes on where it was interrupted" in tried[2]
+    assert "head epoch 1/3" not in tried[2]
     store = versions.Versions(str(volume(runs) / "serving"))
     assert first["Pusher"].parameters == {"model_uri": store.path(published(first))}
     assert store.numbers() == [store.live] == [published(first)]
@@ -88,8 +136,36 @@ def test_a_run_with_killed_tasks_ends_with_a_published_model(runs: harness.Harne
     assert "evaluation.min_accuracy" in page
 
 
+def test_what_a_run_says_of_itself_outlives_it(
+    runs: harness.Harness, first: dict[str, harness.Ended], url: str, told: tuple[str, list[dict[str, Any]]]
+) -> None:
+    connection = folders.metadata_connection(url)
+    trainer = journal.read_node(connection, "run-1", "Trainer")
+    assert trainer is not None
+    assert trainer.state == "done"
+    assert [(one.code, "SIGKILL" in one.reason) for one in trainer.failures] == [(1, True)]
+    ended = journal.read_end(connection, "run-1")
+    assert ended is not None
+    assert (ended.verdict, ended.version) == (Verdict.PUBLISHED, published(first))
+    assert ended.accuracy == first["Evaluator"].artifacts["metrics"]["metadata"]["accuracy"]
+    assert ended.accuracy_interval is not None
+    assert ended.accuracy_interval[0] < ended.accuracy < ended.accuracy_interval[1]
+    # The first post got no good answer, the second did.
+    of_run = [post for post in told[1] if post["run"] == "run-1"]
+    assert len(of_run) == 2
+    assert of_run[1]["text"].startswith(f"small: published; version {published(first)}; test accuracy ")
+    assert of_run[1]["look"] == "finetune kubeflow status run-1"
+
+
+def test_no_secret_is_in_what_containers_say(first: dict[str, harness.Ended], url: str) -> None:
+    everything = "".join(one.err for one in first.values())
+    assert "Trainer" in everything
+    for secret in (database.PASSWORD, url.split("@", maxsplit=1)[0].rpartition(":")[2], "token=secret"):
+        assert secret not in everything
+
+
 def test_two_runs_at_once_one_has_nothing_to_do_and_one_is_refused_by_the_baseline(
-    runs: harness.Harness, first: dict[str, harness.Ended]
+    runs: harness.Harness, first: dict[str, harness.Ended], url: str
 ) -> None:
     refusing = WORSE | {"evaluation_min_accuracy": 0.0, "evaluation_fail_when_refused": True}
     with futures.ThreadPoolExecutor() as pool:
@@ -98,18 +174,22 @@ def test_two_runs_at_once_one_has_nothing_to_do_and_one_is_refused_by_the_baseli
     (check,) = same.result().values()
     assert check.code == 0, check.err
     assert check.last_line.startswith("finetune: UpToDate yes, in ")
+    assert end_of(url, "run-2").verdict == Verdict.UP_TO_DATE
     refused = worse.result()
     assert "UpToDate no: Trainer has work to do" in refused["UpToDate"].last_line
     assert {name for name, one in refused.items() if one.code} == {"Pusher"}
+    assert refused["Pusher"].code == 3
     assert refused["Pusher"].last_line.startswith("finetune: nothing was published")
+    assert end_of(url, "run-3").verdict == Verdict.REFUSED
+    assert "evaluation.max_accuracy_drop" in end_of(url, "run-3").reason
     assert refused["Evaluator"].parameters == {"blessing": "refused"}
     assert "evaluation.max_accuracy_drop" in refused["Evaluator"].err
     for name in ("ImageExampleGen", "StatisticsGen", "Transform"):
-        assert refused[name].last_line.startswith(f"finetune: {name} cached ")
+        assert refused[name].last_line.startswith(f"finetune: {name} cached, in ")
     assert versions.Versions(str(volume(runs) / "serving")).numbers() == [published(first)]
     # A refused model is refused again, though nothing is new: the night stays red.
     (again,) = runs.run("run-4", **refusing).values()
-    assert again.code == 1
+    assert again.code == 3
     assert again.last_line.startswith("finetune: nothing was published")
 
 
@@ -124,7 +204,27 @@ def test_a_version_that_somebody_deleted_is_published_again_though_nothing_is_ne
     assert store.live != published(first)
 
 
-def test_a_parameter_that_is_not_allowed_ends_the_task_with_what_would_be_right(runs: harness.Harness) -> None:
+def test_a_parameter_that_is_not_allowed_ends_the_task_with_what_would_be_right(
+    runs: harness.Harness, url: str, told: tuple[str, list[dict[str, Any]]]
+) -> None:
     (check,) = runs.run("run-6", evaluation_min_accuracy=7.0).values()
     assert check.code == 2
     assert "evaluation.min_accuracy = 7.0" in check.last_line
+    assert end_of(url, "run-6").verdict == Verdict.FAILED
+    assert {(post["node"], post["verdict"]) for post in told[1] if post["run"] == "run-6"} == {("UpToDate", "failed")}
+
+
+def test_weights_that_can_not_be_used_end_a_run_before_ingestion(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_text("something else")
+    config = yaml.safe_load(CONFIG) | {
+        "data": {"source": str(project.root / "digits")},
+        "model": {"weights": str(tmp_path / "weights.h5")},
+        "kubeflow": {"volume": {"claim": "finetune", "path": str(tmp_path / "volume")}},
+    }
+    compiler.compile_pipeline(reading.parse(yaml.safe_dump(config), "test", {}), "finetune:test", tmp_path / "p.yaml")
+    store = f"sqlite:///{tmp_path}/metadata.db"
+    (check,) = harness.Harness(tmp_path / "p.yaml", tmp_path / "kfp", {"FINETUNE_METADATA_URL": store}).run("run-1").values()
+    assert check.code == 2
+    assert f"model.weights = {tmp_path}/weights.h5: expected an H5 file of VGG16" in check.last_line
+    assert check.last_line.count("\n") == 0
+    assert end_of(store, "run-1").reason in check.last_line

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ import tensorflow_transform as tft
 from components.model_evaluator import gate
 from modules import dataset, features, signatures
 from serving import versions
+from tests import web
 from tests.e2e.conftest import Finished, Project, finetune
 
 INGESTION = ("ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
@@ -89,6 +91,26 @@ BOUNDS = [
     ("max_model_megabytes=1", "max_model_megabytes", "1"),
     ("max_latency_ms=0.001", "max_latency_ms", "0.001"),
 ]
+
+
+def test_whoever_wants_to_know_is_told_how_a_run_ended(project: Project, first: Finished) -> None:
+    posted: list[dict[str, Any]] = []
+
+    def answer(method: str, path: str, body: bytes, headers: Any) -> tuple[int, Any]:
+        posted.append(json.loads(body))
+        return 200, {}
+
+    with web.serving(answer) as address:
+        same = project.run(f"notify.url={address}/hook")
+        refused = project.run(f"notify.url={address}/hook", "data.min_images_per_class=1000")
+    assert (same.code, refused.code) == (0, 1)
+    assert [(one["verdict"], one["node"]) for one in posted] == [("up to date", None), ("refused", "DataGate")]
+    assert posted[0]["version"] == int(project.versions()[0])
+    assert posted[0]["text"].startswith("small: up to date; version ")
+    assert "the data are refused, nothing was trained" in posted[1]["reason"]
+    assert str(project.root / "run" / "logs") in posted[1]["look"]
+    # Nobody there changes nothing.
+    assert project.run(f"notify.url={address}/hook").code == 0
 
 
 def test_a_worse_model_is_refused_by_every_bound_and_not_pushed(project: Project, first: Finished) -> None:

@@ -1,4 +1,10 @@
-"""A stand-in for the REST API of Kubeflow Pipelines, v2beta1, built on the models of kfp-server-api; it runs nothing."""
+"""A stand-in for the REST API of Kubeflow Pipelines 2.17, v2beta1, built on the models of kfp-server-api; it runs nothing.
+
+Its answers have the shape of those in `answers/`, which a real server gave: a run lists Argo's nodes, each twice and in no
+order, drivers and groups among them; what never ran has no state; errors of tasks are always empty; lists without anything
+have no key; a run that is cancelled has failed; deleting a recurring run takes its workflows along, and what ran then runs
+for ever, as far as this server knows.
+"""
 
 import contextlib
 import datetime
@@ -6,8 +12,10 @@ import email
 import email.policy
 import itertools
 import json
+import random
 import urllib.parse
 import uuid
+from pathlib import Path
 from typing import Any
 
 import kfp_server_api as api
@@ -17,6 +25,8 @@ from tests import web
 
 PREFIX = "/apis/v2beta1"
 FIRST = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
+NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+ANSWERS = Path(__file__).parent / "answers"
 
 
 class RefusalError(Exception):
@@ -32,15 +42,20 @@ class Server:
 
     Args:
       token: that requests must bear; None asks for none.
+      version: of Kubeflow Pipelines; empty says none.
+      multi_user: whether everything is in a namespace.
 
     Attributes:
       failures: statuses for the next requests.
-      progress: states of the nodes of any run, look by look; the run succeeds with the last.
+      away: how many of the next requests find nobody.
+      progress: states of the tasks of any run by key, look by look; the run ends with the last.
     """
 
-    def __init__(self, token: str | None = None):
-        self.token = token
+    def __init__(self, token: str | None = None, version: str = "2.17.0", multi_user: bool = False):
+        self.token, self.version, self.multi_user = token, version, multi_user
         self.failures: list[int] = []
+        self.away = 0
+        self.dead: set[str] = set()
         self.requests: list[str] = []
         self.progress: list[dict[str, str]] = [{}]
         self.final = "SUCCEEDED"
@@ -60,6 +75,9 @@ class Server:
           RefusalError: with the status of the error.
         """
         self.requests.append(f"{method} {path}")
+        if self.away:
+            self.away -= 1
+            raise ConnectionAbortedError
         if self.failures:
             raise RefusalError(self.failures.pop(0), "for now")
         if self.token is not None and headers.get("authorization") != f"Bearer {self.token}":
@@ -74,22 +92,36 @@ class Server:
         return self._client.sanitize_for_serialization(handler(name, action, query, body, headers))
 
     def _get_healthz(self, *_: Any) -> Any:
-        return api.V2beta1GetHealthzResponse(multi_user=False)
+        said = {"commit_sha": "4a3592cb2dd0", "multi_user": self.multi_user, "pipeline_store": "database"}
+        return said | ({"tag_name": self.version} if self.version else {})
 
     def _get_pipelines(self, name: str, action: str, query: dict[str, str], *_: Any) -> Any:
         if name.endswith("/versions"):
             found = [one for one in self.versions.values() if one.pipeline_id == name.split("/", maxsplit=1)[0]]
             return _page(api.V2beta1ListPipelineVersionsResponse, "pipeline_versions", found, query)
+        if "/versions/" in name:
+            return _one(self.versions, name.rpartition("/")[2])
         if name:
             return _one(self.pipelines, name)
-        return _page(api.V2beta1ListPipelinesResponse, "pipelines", list(self.pipelines.values()), query)
+        found = [one for one in self.pipelines.values() if one.namespace == self._namespace(query)]
+        return _page(api.V2beta1ListPipelinesResponse, "pipelines", found, query)
+
+    def _namespace(self, query: dict[str, str]) -> str | None:
+        """Where something is; without users there is but one place."""
+        return query.get("namespace") if self.multi_user else None
 
     def _post_pipelines(self, name: str, action: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         spec = _uploaded(body, headers)
         if name == "upload":
-            if any(one.display_name == query["name"] for one in self.pipelines.values()):
-                raise RefusalError(409, f"pipeline {query['name']} already exists")
-            made = api.V2beta1Pipeline(pipeline_id=_id(), display_name=query["name"], created_at=next(self._clock))
+            place = query["name"], self._namespace(query)
+            if any((one.display_name, one.namespace) == place for one in self.pipelines.values()):
+                message = (
+                    f"Failed to create a new pipeline. The name {query['name']} already exist. Please specify a new name"
+                )
+                raise RefusalError(409, message)
+            made = api.V2beta1Pipeline(
+                pipeline_id=_id(), display_name=place[0], name=place[0], namespace=place[1], created_at=next(self._clock)
+            )
             self.pipelines[made.pipeline_id] = made
             self._add_version(made.pipeline_id, query["name"], spec)
             return made
@@ -104,7 +136,7 @@ class Server:
             pipeline_version_id=_id(),
             display_name=name,
             created_at=next(self._clock),
-            pipeline_spec=spec,
+            pipeline_spec=dict(zip(("pipeline_spec", "platform_spec"), spec, strict=False)),
         )
         self.versions[version.pipeline_version_id] = version
         return version
@@ -127,40 +159,71 @@ class Server:
                 found.reverse()
             return _page(api.V2beta1ListRunsResponse, "runs", found, query)
         run = _one(self.runs, name)
+        if run.state in {"FAILED", "SUCCEEDED"} or name in self.dead:
+            return run
         look = self._looks[name] = self._looks.get(name, -1) + 1
-        states = self.progress[min(look, len(self.progress) - 1)]
+        self._move(run, "RUNNING" if look < len(self.progress) - 1 else self.final)
+        (spec, *_) = _one(self.versions, run.pipeline_version_reference.pipeline_version_id).pipeline_spec.values()
         run.run_details = api.V2beta1RunDetails(
-            task_details=[
-                api.V2beta1PipelineTaskDetail(
-                    display_name=node,
-                    state=state,
-                    start_time=FIRST,
-                    end_time=FIRST + datetime.timedelta(seconds=7) if state in {"SUCCEEDED", "FAILED"} else None,
-                    error=api.GoogleRpcStatus(message="it broke") if state == "FAILED" else None,
-                )
-                for node, state in states.items()
-            ]
+            task_details=_argo_nodes(spec, self.progress[min(look, len(self.progress) - 1)], run.state)
         )
-        if run.state != "CANCELED":
-            run.state = self.final if look >= len(self.progress) - 1 else "RUNNING"
         return run
+
+    def _move(self, run: Any, state: str) -> None:
+        if run.state != state:
+            run.state_history = [
+                *(run.state_history or []),
+                api.V2beta1RuntimeStatus(update_time=next(self._clock), state=state),
+            ]
+        run.state = state
+        run.finished_at = NEVER if state in {"PENDING", "RUNNING", "CANCELING"} else next(self._clock)
 
     def _post_runs(self, name: str, action: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         if action == "terminate":
-            _one(self.runs, name).state = "CANCELED"
+            for state in ("CANCELING", "FAILED"):
+                self._move(_one(self.runs, name), state)
+            return {}
+        if action == "retry":
+            run = _one(self.runs, name)
+            if run.state != "FAILED":
+                raise RefusalError(409, "Workflow must be Failed/Error to retry")
+            self._move(run, "RUNNING")
+            self._looks[name] = -1
             return {}
         made = self._read(body, api.V2beta1Run)
+        return self.start(made)
+
+    def start(self, made: Any) -> Any:
+        """Start a run, as a request or a schedule does."""
         self._check_references(made)
-        made.run_id, made.created_at, made.state = _id(), next(self._clock), "PENDING"
+        made.run_id, made.created_at = _id(), next(self._clock)
+        # Only the reference is kept of a pipeline that was uploaded.
+        made.pipeline_spec = made.run_details = None
+        self._move(made, "PENDING")
         self.runs[made.run_id] = made
         return made
+
+    def start_scheduled(self, recurring: Any) -> Any:
+        """Start a run of a recurring run, as its time has come."""
+        run = self.start(
+            api.V2beta1Run(
+                display_name=f"{recurring.display_name}8vn5v-2",
+                experiment_id=recurring.experiment_id,
+                recurring_run_id=recurring.recurring_run_id,
+                pipeline_version_reference=recurring.pipeline_version_reference,
+                runtime_config=recurring.runtime_config,
+            )
+        )
+        self._move(run, "RUNNING")
+        return run
 
     def _get_recurringruns(self, name: str, action: str, query: dict[str, str], *_: Any) -> Any:
         return _page(api.V2beta1ListRecurringRunsResponse, "recurring_runs", list(self.recurring.values()), query)
 
     def _post_recurringruns(self, name: str, action: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         if action:
-            _one(self.recurring, name).status = f"{action.upper()}D"
+            recurring = _one(self.recurring, name)
+            recurring.mode, recurring.status = action.upper(), f"{action.upper()}D"
             return {}
         made = self._read(body, api.V2beta1RecurringRun)
         self._check_references(made)
@@ -174,15 +237,22 @@ class Server:
     def _delete_recurringruns(self, name: str, *_: Any) -> Any:
         _one(self.recurring, name)
         del self.recurring[name]
+        # Their workflows are gone, and nobody tells this server of it.
+        self.dead |= {run.run_id for run in self.runs.values() if run.recurring_run_id == name}
         return {}
 
     def _check_references(self, made: Any) -> None:
         _one(self.experiments, made.experiment_id)
         version = _one(self.versions, made.pipeline_version_reference.pipeline_version_id)
-        known = next(iter(version.pipeline_spec))["root"].get("inputDefinitions", {}).get("parameters", {})
-        for name in made.runtime_config.parameters or {}:
+        known = version.pipeline_spec["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+        if self.version.removeprefix("v") < "2.16" and "securityContext" in json.dumps(version.pipeline_spec):
+            raise RefusalError(400, 'failed to unmarshal kubernetes config: unknown field "securityContext"')
+        kinds = {"STRING": str, "BOOLEAN": bool, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": int | float}
+        for name, value in (made.runtime_config.parameters or {} if made.runtime_config else {}).items():
             if name not in known:
                 raise RefusalError(400, f"Invalid input error: parameter {name} is not in the pipeline")
+            if not isinstance(value, kinds[known[name]["parameterType"]]):
+                raise RefusalError(400, f"Invalid input error: input parameter {name} requires type string, but {value}")
 
     def _read(self, body: bytes, model: Any) -> Any:
         """Read a model as the official client does; what does not fit it is an error."""
@@ -209,8 +279,52 @@ def _page(response: Any, key: str, found: list[Any], query: dict[str, str]) -> A
         found = [one for one in found if getattr(one, predicate["key"]) == predicate["stringValue"]]
     start, size = int(query.get("page_token") or 0), min(3, int(query.get("page_size") or 20))
     end = start + size
-    fields = {key: found[start:end], "next_page_token": str(end) if end < len(found) else ""}
-    return response(**fields)
+    # As protobuf writes JSON: what is empty is not there.
+    return response(
+        **{key: found[start:end] or None, "total_size": len(found) or None},
+        next_page_token=str(end) if end < len(found) else None,
+    )
+
+
+def _argo_nodes(spec: Any, states: dict[str, str], run_state: str) -> list[Any]:
+    """The tasks of a run as the server lists them, from the states of some by key; what has none has not begun."""
+    groups = {key for one in spec["components"].values() for key in one.get("dag", {}).get("tasks", {})}
+    found = []
+
+    def add(name: str, state: str | None, child: bool = True) -> None:
+        over = state not in {"RUNNING", "PENDING"}
+        found.append(
+            api.V2beta1PipelineTaskDetail(
+                run_id=_id(),
+                task_id=_id(),
+                display_name=name,
+                create_time=FIRST,
+                start_time=FIRST,
+                end_time=FIRST + datetime.timedelta(seconds=7) if over else NEVER,
+                state=state,
+                state_history=[api.V2beta1RuntimeStatus(update_time=FIRST, state=state)],
+                child_tasks=[api.PipelineTaskDetailChildTask(pod_name=f"images-znxs2-{len(found)}")] if child else None,
+            )
+        )
+
+    for name in ("images-znxs2", "images-znxs2(0)", "root", "root(0)"):
+        add(name, run_state)
+    for name in ("root-driver", "root-driver(0)"):
+        add(name, "SUCCEEDED")
+    for key in [*spec["root"]["dag"]["tasks"], *sorted(groups)]:
+        if key not in states:
+            if run_state == "FAILED" and key in groups:
+                # Argo omits what depends on a task that failed.
+                add(f"{key}-driver", None)
+                add(key, None, child=False)
+            continue
+        for name in (f"{key}-driver", f"{key}-driver(0)"):
+            add(name, "RUNNING" if states[key] == "PENDING" else "SUCCEEDED")
+        if states[key] != "PENDING":
+            for name in (key, f"{key}(0)", "executor", "executor(0)"):
+                add(name, states[key], child=name != "executor(0)")
+    random.Random(len(found)).shuffle(found)
+    return found
 
 
 def _uploaded(body: bytes, headers: Any) -> Any:
@@ -231,6 +345,9 @@ def serving(server: Server) -> contextlib.AbstractContextManager[str]:
         try:
             return 200, server.answer(method, parts.path, dict(urllib.parse.parse_qsl(parts.query)), body, headers)
         except RefusalError as refusal:
-            return refusal.status, {"error": refusal.message, "code": 0, "message": refusal.message}
+            code = {404: 5, 409: 6}.get(refusal.status, 3)
+            told = {"code": code, "message": refusal.message}
+            message = f"Failed to serve the request: {refusal.message}"
+            return refusal.status, {"code": code, "message": message, "details": [told]}
 
     return web.serving(answer)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from scripts import bootstrap
 
 PACKAGES = ["mariadb-server-core", "mariadb-client-core", "mariadb-common", "liburing2", "libaio1"]
 SUITE = "bookworm"
-PASSWORD = "not secret"
+PASSWORD = "n@t/s:e#c?r%e t&+"
+"""With what means something in a URL."""
 
 
 @contextlib.contextmanager
 def mariadb() -> Iterator[str]:
     """Start a server on a free port of this machine, with an empty database; yields its `mysql://` URL."""
     root = _unpacked()
-    libraries = os.pathsep.join(str(path) for path in root.glob("**/lib/x86_64-linux-gnu"))
-    environment = os.environ | {"LD_LIBRARY_PATH": libraries}
+    environment = dict(os.environ)
+    if root != Path("/"):
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(str(path) for path in root.glob("**/lib/x86_64-linux-gnu"))
     with tempfile.TemporaryDirectory(prefix="mariadb-") as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +47,7 @@ def mariadb() -> Iterator[str]:
         ):
             try:
                 _wait(port, server, Path(folder, "log"))
-                yield f"mysql://tfx:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/metadb"
+                yield f"mysql://tfx:{urllib.parse.quote(PASSWORD, safe='')}@127.0.0.1:{port}/metadb"
             finally:
                 server.terminate()
                 server.wait(60)

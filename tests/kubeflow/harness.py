@@ -1,4 +1,11 @@
-"""Executes a compiled pipeline as Kubeflow Pipelines would: each task's command in a process of its own, in graph order.
+"""Executes a compiled pipeline as Kubeflow Pipelines 2.17 does: each task's command in a process of its own, in graph order.
+
+It fills in what the server's driver and launcher fill in, where they do it, and nothing else:
+- the driver (backend/src/v2/driver/resolve.go) replaces a placeholder of the job where it is a whole constant of an input;
+- the launcher (backend/src/v2/component/launcher_v2.go) replaces `{{$}}` and those of inputs in command and arguments;
+- what is left is an argument as it stands; here that is an error, as nobody can have meant it.
+Every number is a double. A container that fails is not tried again (`retryPolicy: OnError`); one whose pod is lost is.
+Outputs are read as the launcher reads them: strict JSON, and every parameter that was declared must be there.
 
 What a cluster does besides, it does not: containers, volumes, the cluster's own ML Metadata. Folders stand in for volumes.
 """
@@ -45,6 +52,36 @@ def holds(condition: str, value_of: Callable[[str], str]) -> bool:
     return value_of(parts[1]) == parts[2]
 
 
+def strict_json(text: str) -> Any:
+    """Read JSON as protobuf does, which knows no NaN."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def driven(given: Mapping[str, Any], values: Mapping[str, Any], run_id: str) -> Any:
+    """The value of a task's input, as the driver resolves it."""
+    if "componentInputParameter" in given:
+        value = values[given["componentInputParameter"]]
+    else:
+        value = given["runtimeValue"]["constant"]
+        # Only where it is the whole constant, and only these.
+        value = {"{{$.pipeline_job_uuid}}": run_id, "{{$.pipeline_job_name}}": f"run {run_id}"}.get(value, value)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def launched(word: str, task: Mapping[str, Any]) -> str:
+    """A word of a container's command, as the launcher hands it on."""
+    found = word.replace("{{$}}", json.dumps(task))
+    for key, value in task["inputs"]["parameterValues"].items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        found = found.replace(f"{{{{$.inputs.parameters['{key}']}}}}", shown)
+    assert "{{$" not in found, f"nobody fills this in: {word}"
+    return found
+
+
 class Harness:
     """Runs the tasks of one pipeline.
 
@@ -70,7 +107,12 @@ class Harness:
         }
 
     def run(
-        self, run_id: str, kill_once: Mapping[str, str] | None = None, parallel: int = 2, **parameters: Any
+        self,
+        run_id: str,
+        lose_pod: Mapping[str, str] | None = None,
+        kill_process: Mapping[str, str] | None = None,
+        parallel: int = 2,
+        **parameters: Any,
     ) -> dict[str, Ended]:
         """Run a run: the task that looks what is due, and if something is, all others, as soon as they are ready.
 
@@ -78,12 +120,13 @@ class Harness:
 
         Args:
           run_id: what Kubeflow Pipelines would call it.
-          kill_once: by task, the line at whose sight its first try is killed; it is tried again.
+          lose_pod: by task, the line at whose sight its first pod is lost; another takes its place.
+          kill_process: by task, the line at whose sight the process of its node is killed, once; its pod stays.
           parallel: tasks at once.
           parameters: of the run.
         """
-        checked = self._run_task(self.check, run_id, parameters, None)
-        ended = {self.check["taskInfo"]["name"]: checked}
+        checked = self._run_task(self.check, run_id, parameters)
+        ended = {"UpToDate": checked}
         if checked.code or not self._is_due(checked.parameters):
             return ended
         pending, skipped = dict(self._upstream), set[str]()
@@ -96,8 +139,8 @@ class Harness:
                         del pending[name]
                     elif all(upstream in ended for upstream in needed):
                         del pending[name]
-                        kill_at = (kill_once or {}).get(name)
-                        running[pool.submit(self._run_task, self.tasks[name], run_id, parameters, kill_at)] = name
+                        lines = (lose_pod or {}).get(name), (kill_process or {}).get(name)
+                        running[pool.submit(self._run_task, self.tasks[name], run_id, parameters, *lines)] = name
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for future in done:
                     ended[running.pop(future)] = future.result()
@@ -113,37 +156,52 @@ class Harness:
 
         return holds(self._group["triggerPolicy"]["condition"], value_of)
 
-    def _run_task(self, spec: Mapping[str, Any], run_id: str, parameters: Mapping[str, Any], kill_at: str | None) -> Ended:
+    def _run_task(
+        self,
+        spec: Mapping[str, Any],
+        run_id: str,
+        parameters: Mapping[str, Any],
+        lose_at: str | None = None,
+        kill_at: str | None = None,
+    ) -> Ended:
         task = self._executor_input(spec, run_id, parameters)
         executor = self.spec["components"][spec["componentRef"]["name"]]["executorLabel"]
         container = self.spec["deploymentSpec"]["executors"][executor]["container"]
-        resolved = {"{{$}}": json.dumps(task), "{{$.pipeline_job_uuid}}": run_id}
-        command = [resolved.get(word, word) for word in [*container["command"], *container["args"]]]
-        assert not any("{{$" in word for word in command if word not in resolved.values())
-        if kill_at is not None:
-            killed = self._tried(command, lambda line: kill_at in line)
-            assert killed.returncode == -signal.SIGKILL, killed.stderr
-        done = self._tried(command, lambda line: False)
+        command = [launched(word, task) for word in [*container["command"], *container["args"]]]
+        if lose_at is not None:
+            assert spec["retryPolicy"]["maxRetryCount"] > 0, "a lost pod would end the run"
+            lost = self._tried(command, lose_at, in_pod=True)
+            assert lost.returncode == -signal.SIGKILL, lost.stderr
+        done = self._tried(command, kill_at, in_pod=False)
         outputs = task["outputs"]
         written = {key: Path(one["outputFile"]) for key, one in outputs.get("parameters", {}).items()}
         said = Path(outputs["outputFile"])
+        if done.returncode == 0:
+            assert all(path.exists() for path in written.values()), f"an output parameter is missing: {written}"
         return Ended(
             done.returncode,
             done.stderr,
             {key: path.read_text() for key, path in written.items() if path.exists()},
-            {key: one["artifacts"][0] for key, one in json.loads(said.read_text())["artifacts"].items()}
+            {key: one["artifacts"][0] for key, one in strict_json(said.read_text())["artifacts"].items()}
             if said.exists()
             else {},
         )
 
-    def _tried(self, command: list[str], is_fatal: Callable[[str], bool]) -> subprocess.CompletedProcess[str]:
+    def _tried(self, command: list[str], fatal: str | None, in_pod: bool) -> subprocess.CompletedProcess[str]:
+        """Run a container; at the sight of a line lose its pod, or kill the process that the command started, once."""
         lines = []
         with subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 lines.append(line)
-                if is_fatal(line):
-                    process.kill()
+                if fatal is not None and fatal in line:
+                    fatal = None
+                    if in_pod:
+                        process.kill()
+                    else:
+                        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                        os.kill(int(child), signal.SIGKILL)
+        assert fatal is None, f"{fatal!r} was never said: {''.join(lines)[-2000:]}"
         return subprocess.CompletedProcess(command, process.returncode, stderr="".join(lines))
 
     def _executor_input(self, spec: Mapping[str, Any], run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,14 +214,13 @@ class Harness:
             for key, given in self._group["inputs"]["parameters"].items()
             if "componentInputParameter" in given
         }
-        inputs = {
-            key: (values | of_group)[given["componentInputParameter"]] for key, given in spec["inputs"]["parameters"].items()
-        }
+        inputs = {key: driven(given, values | of_group, run_id) for key, given in spec["inputs"]["parameters"].items()}
         component = self.spec["components"][spec["componentRef"]["name"]]
         declared = component.get("outputDefinitions", {})
         folder = self._folder / run_id / spec["taskInfo"]["name"]
         return {
-            "inputs": {"parameterValues": inputs},
+            # A null is left out: only what has a value is an input.
+            "inputs": {"parameterValues": {key: value for key, value in inputs.items() if value is not None}},
             "outputs": {
                 "parameters": {key: {"outputFile": str(folder / key)} for key in declared.get("parameters", {})},
                 "artifacts": {

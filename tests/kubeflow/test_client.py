@@ -1,6 +1,7 @@
 """The client and its commands against a stand-in for the API of Kubeflow Pipelines."""
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +9,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import main
-from kubeflow import client
+from kubeflow import client, folders, follow
+from pipeline import journal
+from pipeline.ending import Ending, Verdict
 from tests.kubeflow import api
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kubectl is at hand, and nobody waits long."""
+    monkeypatch.setattr("kubeflow.inside.shutil.which", lambda name: None)
+    monkeypatch.setattr("kubeflow.follow._SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -53,33 +63,130 @@ def test_a_pipeline_is_uploaded_once_and_again_only_when_it_changed(server: api.
     assert len(server.pipelines) == 1
 
 
-def test_a_run_is_submitted_with_its_parameters_and_followed_to_its_end(
-    server: api.Server, host: str, pipeline: Path
-) -> None:
-    server.progress = [
-        {"root": "RUNNING", "ImageExampleGen": "RUNNING"},
-        {"root": "RUNNING", "ImageExampleGen": "SUCCEEDED", "Trainer-driver": "RUNNING", "Trainer": "RUNNING"},
-        {"root": "SUCCEEDED", "ImageExampleGen": "SUCCEEDED", "Trainer": "SUCCEEDED"},
-    ]
-    pipelines = client.Pipelines(host)
-    run_id = pipelines.submit(pipeline, None, {"evaluation_min_accuracy": 0.9}, "pipeline-runner")
+def test_a_run_is_submitted_with_parameters_of_the_pipeline_s_types(server: api.Server, host: str, pipeline: Path) -> None:
+    given = {
+        "evaluation_min_accuracy": "1",
+        "data_source": "2024",
+        "data_num_spans": "7",
+        "evaluation_fail_when_refused": "True",
+    }
+    run_id = client.Pipelines(host).submit(pipeline, None, given, "pipeline-runner")
     run = server.runs[run_id]
-    assert run.runtime_config.parameters == {"evaluation_min_accuracy": 0.9}
+    found = run.runtime_config.parameters
+    assert found == {
+        "evaluation_min_accuracy": 1.0,
+        "data_source": "2024",
+        "data_num_spans": 7,
+        "evaluation_fail_when_refused": True,
+    }
+    assert [type(found[name]) for name in given] == [float, str, int, bool]
     assert run.service_account == "pipeline-runner"
     assert server.experiments[run.experiment_id].display_name == "images"
-    seen: list[client.NodeState] = []
-    assert pipelines.follow(run_id, 0.01, seen.append) == "SUCCEEDED"
-    assert [(one.node, one.state) for one in seen] == [
-        ("ImageExampleGen", "RUNNING"),
-        ("ImageExampleGen", "SUCCEEDED"),
-        ("Trainer", "RUNNING"),
-        ("Trainer", "SUCCEEDED"),
+    assert client.Pipelines(host).latest_run("images") == run_id
+
+
+def test_pipelines_of_one_name_in_two_namespaces_are_two(pipeline: Path) -> None:
+    server = api.Server(multi_user=True)
+    with api.serving(server) as host:
+        theirs, ours = (client.Pipelines(host, namespace=namespace).upload(pipeline) for namespace in ("them", "us"))
+        assert theirs[0] != ours[0]
+        assert client.Pipelines(host, namespace="us").upload(pipeline) == (*ours[:2], False)
+    assert sorted(one.namespace for one in server.pipelines.values()) == ["them", "us"]
+
+
+@pytest.mark.parametrize("version", ["2.15.0", "v2.16.1", "2.17.0", "2.18.3-dirty"])
+def test_servers_that_are_served(version: str, pipeline: Path) -> None:
+    server = api.Server(version=version)
+    with api.serving(server) as host:
+        run = server.runs[submitted(host, pipeline)]
+        used = server.versions[run.pipeline_version_reference.pipeline_version_id]
+        # An older one knows no security contexts, and would refuse the run.
+        assert ("securityContext" in json.dumps(used.pipeline_spec)) == ("2.15" not in version)
+        assert not client.Pipelines(host).upload(pipeline)[2]
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.14.4", "the server is Kubeflow Pipelines 2.14.4; 2.15 to 2.18 are served"),
+        ("2.19.0", "the server is Kubeflow Pipelines 2.19.0; 2.15 to 2.18 are served"),
+        ("1.8.22", "2.15 to 2.18 are served"),
+        ("", "the server does not say which version it is"),
+    ],
+)
+def test_other_servers_are_refused_with_the_reason(version: str, said: str) -> None:
+    with api.serving(api.Server(version=version)) as host, pytest.raises(client.ClientError, match=said):
+        client.Pipelines(host)
+
+
+def test_a_server_that_does_not_say_its_version_can_be_named_one() -> None:
+    with api.serving(api.Server(version="unknown")) as host:
+        unnamed = kubeflow(host, "status", "17")
+        assert "does not say which version it is" in unnamed.stderr
+        assert "--server-version" in unnamed.stderr
+        assert "HTTP 404" in kubeflow(host, "status", "17", "--server-version", "2.17").stderr
+
+
+def submitted(host: str, pipeline: Path) -> str:
+    return client.Pipelines(host).submit(pipeline, None, {}, None)
+
+
+def test_a_run_is_followed_to_its_end_a_line_for_each_change(server: api.Server, host: str, pipeline: Path) -> None:
+    server.progress = [
+        {"uptodate": "PENDING"},
+        {"uptodate": "SUCCEEDED", "imageexamplegen": "RUNNING"},
+        {"uptodate": "SUCCEEDED", "imageexamplegen": "RUNNING"},
+        {"uptodate": "SUCCEEDED", "imageexamplegen": "SUCCEEDED", "statisticsgen": "SUCCEEDED"},
     ]
-    assert seen[1].seconds == 7
-    assert pipelines.latest_run("images") == run_id
+    done = kubeflow(host, "submit", "--pipeline", str(pipeline), "--follow")
+    assert done.exit_code == 0, done.output
+    run_id, *lines = done.stdout.splitlines()
+    assert run_id in server.runs
+    assert [" ".join(line.split()[:2]) for line in lines[:5]] == [
+        "UpToDate running",
+        "UpToDate done",
+        "ImageExampleGen running",
+        "ImageExampleGen done",
+        "StatisticsGen done",
+    ]
+    assert lines[4].split()[2:] == ["7", "s"]
+    # The rest was not due.
+    assert {line.split()[1] for line in lines[5:-1]} == {"skipped"}
+    assert lines[-1].split() == ["run", "done"]
 
 
-def test_a_second_schedule_changes_the_first_and_makes_no_twin(server: api.Server, host: str, pipeline: Path) -> None:
+def test_a_lost_connection_is_said_and_waited_for(server: api.Server, host: str, pipeline: Path) -> None:
+    server.progress = [{"uptodate": "RUNNING"}, {"uptodate": "SUCCEEDED"}]
+    run_id = submitted(host, pipeline)
+    pipelines = client.Pipelines(host)
+    said: list[str] = []
+    server.away = 6
+    watched = follow.watch(pipelines, run_id, lambda tasks: None, said.append, patience=60)
+    assert watched.state == "done"
+    assert [line.split(",")[0].split(" after")[0] for line in said] == ["connection lost", "connected again"]
+    server.away = 10_000
+    with pytest.raises(client.NoAnswerError):
+        follow.watch(pipelines, run_id, lambda tasks: None, said.append, patience=0.5)
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(server: api.Server, host: str, pipeline: Path) -> None:
+    pipelines = client.Pipelines(host)
+    run_id = submitted(host, pipeline)
+    server.failures = [503, 503]
+    said: list[str] = []
+    assert follow.watch(pipelines, run_id, lambda tasks: None, said.append).state == "done"
+    assert said == []
+    server.failures = [503] * 20
+    with pytest.raises(client.NoAnswerError, match="HTTP 503: for now"):
+        follow.watch(pipelines, run_id, lambda tasks: None, said.append, once=True)
+
+
+def scheduled(server: api.Server, name: str) -> list[str]:
+    """The recurring runs of a name, oldest first: how each fares."""
+    return [one.status for one in server.recurring.values() if one.display_name == name]
+
+
+def test_a_second_schedule_takes_the_place_of_the_first(server: api.Server, host: str, pipeline: Path) -> None:
     for number in range(7):  # others, on more than one page
         assert (
             kubeflow(host, "schedule", "--pipeline", str(pipeline), "--name", f"other{number}", "--every", "60").exit_code
@@ -95,6 +202,7 @@ def test_a_second_schedule_changes_the_first_and_makes_no_twin(server: api.Serve
     change(pipeline)
     again = kubeflow(host, *nightly, "--every", "3600", "--max-concurrency", "2", "--catchup", "--end", "2028-01-01")
     assert again.exit_code == 0, again.output
+    assert "the schedule that nightly replaced is removed: its last run has ended" in again.stderr
     (other,) = (run for run in server.recurring.values() if run.display_name == "nightly")
     assert other.trigger.periodic_schedule.interval_second == "3600"
     assert other.trigger.periodic_schedule.end_time == datetime.datetime(2028, 1, 1, tzinfo=datetime.UTC)
@@ -103,48 +211,165 @@ def test_a_second_schedule_changes_the_first_and_makes_no_twin(server: api.Serve
     assert len(server.recurring) == 8
 
 
-def test_schedules_are_enabled_disabled_and_deleted_by_name(server: api.Server, host: str, pipeline: Path) -> None:
-    kubeflow(host, "schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every", "60")
-    (one,) = server.recurring.values()
-    for action, status in (("disable", "DISABLED"), ("enable", "ENABLED")):
+def test_a_change_of_schedule_ends_no_run_that_is_under_way(server: api.Server, host: str, pipeline: Path) -> None:
+    server.progress = [{"uptodate": "RUNNING"}] * 2 + [{"uptodate": "SUCCEEDED"}]
+    nightly = ["schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every"]
+    assert kubeflow(host, *nightly, "60").exit_code == 0
+    (old,) = server.recurring.values()
+    run = server.start_scheduled(old)
+    changed = kubeflow(host, *nightly, "3600")
+    assert changed.exit_code == 0, changed.output
+    assert f"the schedule that nightly replaced is disabled, and goes when its run {run.run_id} ends" in changed.stderr
+    assert scheduled(server, "nightly") == ["DISABLED", "ENABLED"]
+    # What is enabled and disabled is the newest alone.
+    for action, newest in (("disable", "DISABLED"), ("enable", "ENABLED")):
         assert kubeflow(host, "change-schedule", action, "nightly").exit_code == 0
-        assert one.status.startswith(status[:-1])
-    unknown = kubeflow(host, "change-schedule", "delete", "weekly")
+        assert scheduled(server, "nightly") == ["DISABLED", newest]
+    assert run.run_id not in server.dead
+    followed = kubeflow(host, "status", run.run_id, "--follow")
+    assert followed.exit_code == 0, followed.output
+    assert "the schedule that nightly replaced is removed" in followed.stderr
+    assert scheduled(server, "nightly") == ["ENABLED"]
+
+
+def test_what_others_scheduled_under_one_name_is_left_alone(server: api.Server, host: str, pipeline: Path) -> None:
+    for _ in range(2):
+        kubeflow(host, "schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every", "60")
+    (one,) = server.recurring.values()
+    twin = server._read(json.dumps(server._client.sanitize_for_serialization(one)).encode(), api.api.V2beta1RecurringRun)
+    twin.recurring_run_id, twin.description, twin.status = "twin", None, "DISABLED"
+    server.recurring = {"twin": twin, **server.recurring}
+    run_id = submitted(host, pipeline)
+    assert kubeflow(host, "status", run_id).exit_code == 0
+    assert "twin" in server.recurring
+
+
+def test_deleting_a_schedule_says_what_ends_with_it_and_wants_a_yes(server: api.Server, host: str, pipeline: Path) -> None:
+    server.progress = [{"uptodate": "RUNNING"}] * 9
+    kubeflow(host, "schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every", "60")
+    run = server.start_scheduled(*server.recurring.values())
+    unsure = kubeflow(host, "change-schedule", "delete", "nightly")
+    assert unsure.exit_code == 2
+    assert f"run {run.run_id} is under way and ends with it" in unsure.stderr
+    assert "--yes" in unsure.stderr
+    assert scheduled(server, "nightly") == ["ENABLED"]
+    unknown = kubeflow(host, "change-schedule", "delete", "weekly", "--yes")
     assert unknown.exit_code == 1
     assert "no recurring run weekly; there are: nightly" in unknown.stderr
-    assert kubeflow(host, "change-schedule", "delete", "nightly").exit_code == 0
+    assert kubeflow(host, "change-schedule", "delete", "nightly", "--yes").exit_code == 0
     assert not server.recurring
 
 
-def test_status_shows_a_line_a_node_and_fails_with_the_run(server: api.Server, host: str, pipeline: Path) -> None:
-    server.progress, server.final = [{"ImageExampleGen": "SUCCEEDED", "DataGate": "FAILED"}], "FAILED"
+def test_status_shows_a_line_a_task_in_the_pipeline_s_order_and_where_the_reason_is(
+    server: api.Server, host: str, pipeline: Path
+) -> None:
+    server.progress, server.final = [{"uptodate": "SUCCEEDED", "imageexamplegen": "FAILED"}], "FAILED"
     run_id = kubeflow(host, "submit", "--pipeline", str(pipeline)).stdout.strip()
     shown = kubeflow(host, "status", run_id)
     assert shown.exit_code == 1, shown.output
-    assert shown.stderr == ""
     lines = [line.split() for line in shown.stdout.splitlines()]
-    assert lines == [
-        ["ImageExampleGen", "succeeded", "7", "s"],
-        ["DataGate", "failed", "7", "s", "it", "broke"],
-        ["run", "failed"],
+    assert lines[:3] == [
+        ["UpToDate", "done", "7", "s"],
+        ["ImageExampleGen", "failed", "7", "s"],
+        ["StatisticsGen", "skipped"],
     ]
+    assert len(lines) == 14
+    assert lines[-1] == ["run", "failed"]
+    assert "there is no kubectl here to reach ML Metadata with; --metadata URL names it" in shown.stderr
+    assert f"kubectl logs --namespace kubeflow --selector pipeline/runid={run_id} --container main" in shown.stderr
+    assert "FutureWarning" not in shown.stderr
     assert kubeflow(host, "status", "--experiment", "images").stdout == shown.stdout
 
 
-def test_a_run_is_cancelled(server: api.Server, host: str, pipeline: Path) -> None:
+def test_status_says_in_the_node_s_words_why_it_failed(
+    server: api.Server, host: str, pipeline: Path, tmp_path: Path
+) -> None:
+    server.progress, server.final = [{"uptodate": "SUCCEEDED", "trainer": "FAILED"}], "FAILED"
+    run_id = submitted(host, pipeline)
+    url = f"sqlite:///{tmp_path}/metadata.db"
+    store = folders.metadata_connection(url)
+    now = datetime.datetime(2027, 1, 1, 3, 4, 5, tzinfo=datetime.UTC)
+    lost = journal.Attempt(ended=now, seconds=60.0, code=1, reason="Trainer failed: its process was killed (SIGKILL)")
+    diverged = journal.Attempt(ended=now, seconds=9.0, code=2, reason="Trainer failed: the loss is no longer finite")
+    journal.note_node(store, run_id, "UpToDate", "cached", [])
+    journal.note_node(store, run_id, "Trainer", "failed", [lost])
+    journal.note_node(store, run_id, "Trainer", "failed", [diverged])
+    ending = Ending(pipeline="images", run=run_id, verdict=Verdict.FAILED, reason=diverged.reason, node="Trainer")
+    assert journal.note_end(store, ending, now)
+    shown = kubeflow(host, "status", run_id, "--metadata", url)
+    assert shown.exit_code == 1
+    assert "Trainer, attempt 1, 03:04:05 UTC, after 60 s: Trainer failed: its process was killed (SIGKILL)" in shown.stderr
+    assert "Trainer, attempt 2, 03:04:05 UTC, after 9 s: Trainer failed: the loss is no longer finite" in shown.stderr
+    assert "UpToDate            cached" in shown.stdout
+    assert shown.stdout.splitlines()[-3:] == [
+        "verdict        failed",
+        "reason         Trainer failed: the loss is no longer finite",
+        "version        not published",
+    ]
+
+
+def test_status_ends_with_verdict_and_version_as_a_local_run_does(
+    server: api.Server, host: str, pipeline: Path, tmp_path: Path
+) -> None:
+    run_id = submitted(host, pipeline)
+    server.progress = [{"uptodate": "SUCCEEDED"}]
+    url = f"sqlite:///{tmp_path}/metadata.db"
+    ending = Ending(
+        pipeline="images",
+        run=run_id,
+        verdict=Verdict.PUBLISHED,
+        version=1795478357,
+        accuracy=0.9,
+        accuracy_interval=(0.82, 0.95),
+        test_pictures=100,
+        baseline_accuracy=0.88,
+    )
+    journal.note_end(folders.metadata_connection(url), ending, datetime.datetime.now(datetime.UTC))
+    shown = kubeflow(host, "status", run_id, "--metadata", url)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.splitlines()[-5:] == [
+        "run            done",
+        "test accuracy  0.9000 on 100 pictures (95 %: 0.8200 to 0.9500)",
+        "baseline       0.8800",
+        "verdict        published",
+        "version        1795478357",
+    ]
+
+
+def test_a_run_of_which_nothing_began_says_where_to_look(server: api.Server, host: str, pipeline: Path) -> None:
+    server.final = "FAILED"
+    run_id = client.Pipelines(host).submit(pipeline, None, {}, "nobody")
+    shown = kubeflow(host, "status", run_id)
+    assert shown.exit_code == 1
+    assert "no task began; is there the service account nobody in namespace kubeflow?" in shown.stderr
+    assert f"kubectl get workflows.argoproj.io --namespace kubeflow --selector pipeline/runid={run_id}" in shown.stderr
+
+
+def test_a_run_is_cancelled_and_called_so(server: api.Server, host: str, pipeline: Path) -> None:
+    server.progress = [{"uptodate": "RUNNING"}] * 9
     run_id = kubeflow(host, "submit", "--pipeline", str(pipeline)).stdout.strip()
+    kubeflow(host, "status", run_id)
     assert kubeflow(host, "cancel", run_id).exit_code == 0
-    assert server.runs[run_id].state == "CANCELED"
+    assert server.runs[run_id].state == "FAILED"
+    shown = kubeflow(host, "status", run_id)
+    assert shown.exit_code == 1
+    assert [line.split()[:2] for line in shown.stdout.splitlines()][0::13] == [
+        ["UpToDate", "cancelled"],
+        ["run", "cancelled"],
+    ]
 
 
-def test_a_server_that_is_away_for_a_moment_is_asked_again(server: api.Server, host: str, pipeline: Path) -> None:
-    pipelines = client.Pipelines(host)
-    run_id = pipelines.submit(pipeline, None, {}, None)
-    server.failures = [503, 503]
-    assert pipelines.follow(run_id, 0.01, lambda state: None) == "SUCCEEDED"
-    server.failures = [503] * 20
-    with pytest.raises(client.ClientError, match="HTTP 503: for now"):
-        pipelines.follow(run_id, 0.01, lambda state: None)
+def test_a_failed_run_goes_on_where_it_failed(server: api.Server, host: str, pipeline: Path) -> None:
+    server.progress, server.final = [{"uptodate": "FAILED"}], "FAILED"
+    run_id = submitted(host, pipeline)
+    assert kubeflow(host, "status", run_id).exit_code == 1
+    server.progress, server.final = [{"uptodate": "RUNNING"}, {"uptodate": "SUCCEEDED"}], "SUCCEEDED"
+    goes_on = kubeflow(host, "retry", run_id, "--follow")
+    assert goes_on.exit_code == 0, goes_on.output
+    assert f"POST /apis/v2beta1/runs/{run_id}:retry" in server.requests
+    again = kubeflow(host, "retry", run_id)
+    assert again.exit_code == 1
+    assert "must be Failed/Error to retry" in again.stderr
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "may not"), (404, "HTTP 404"), (409, "HTTP 409"), (401, "--token-file")])
@@ -153,6 +378,19 @@ def test_what_the_server_refuses_is_one_line(status: int, said: str, server: api
     server.failures = [status]
     with pytest.raises(client.ClientError, match=said):
         pipelines.upload(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("error_no_such_run", "Run 00000000-0000-0000-0000-000000000000 not found"),
+        ("error_pipeline_exists", "The name images already exist. Please specify a new name"),
+    ],
+)
+def test_what_a_real_server_refused_is_said_in_its_last_words(name: str, said: str) -> None:
+    shown = client._refusal(400, "Bad Request", (api.ANSWERS / f"{name}.json").read_text())
+    assert shown.endswith(said)
+    assert shown.count(said) == 1
 
 
 def test_a_token_opens_what_is_closed_without_one(pipeline: Path, tmp_path: Path) -> None:
@@ -170,6 +408,9 @@ def test_a_token_opens_what_is_closed_without_one(pipeline: Path, tmp_path: Path
         (["submit", "--pipeline", "missing.yaml"], "missing.yaml: No such file", 1),
         (["submit", "--parameter", "nonsense=1"], "no parameter nonsense; ", 1),
         (["submit", "--parameter", "nonsense"], "expected NAME=VALUE", 2),
+        (["submit", "--parameter", "data_num_spans=x"], "parameter data_num_spans = x: expected a whole number", 1),
+        (["submit", "--parameter", "evaluation_fail_when_refused=1"], "expected true or false", 1),
+        (["retry", "17"], "HTTP 404", 1),
         (["schedule"], "give either --cron or --every", 2),
         (["schedule", "--cron", "daily"], "a cron expression has five fields", 1),
         (["schedule", "--cron", "0 2 * * *", "--start", "soon"], "expected a time such as", 2),

@@ -1,10 +1,144 @@
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
-from modules import weights
+from modules import model, weights
+
+
+@pytest.fixture(scope="module")
+def vgg() -> keras.Model:
+    return keras.applications.VGG16(weights=None, include_top=False)
+
+
+def legacy(vgg: keras.Model, path: Path) -> None:
+    """Write as Keras 2's `save_weights` does: a group a layer, with the names of its weights in order."""
+    with h5py.File(path, "w") as opened:
+        opened.attrs["layer_names"] = [layer.name for layer in vgg.layers]
+        for layer in vgg.layers:
+            names = [f"{layer.name}/{variable.name}:0" for variable in layer.weights]
+            group = opened.create_group(layer.name)
+            group.attrs["weight_names"] = names
+            for name, value in zip(names, layer.get_weights(), strict=True):
+                group[name] = value
+
+
+def keras_3(vgg: keras.Model, path: Path) -> None:
+    vgg.save_weights(path.with_name("w.weights.h5"))
+    path.with_name("w.weights.h5").rename(path)
+
+
+def whole(vgg: keras.Model, path: Path) -> None:
+    vgg.save(path.with_name("w.h5"))
+    path.with_name("w.h5").rename(path)
+
+
+@pytest.fixture(scope="module", params=[legacy, keras_3, whole], ids=lambda write: write.__name__)
+def written(vgg: keras.Model, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "kept"
+    request.param(vgg, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.weights.h5", "weights.h5", "a"])
+def test_either_format_is_read_whatever_the_file_is_called(
+    name: str, written: Path, vgg: keras.Model, tmp_path: Path
+) -> None:
+    (tmp_path / name).symlink_to(written)
+    read = weights.load(str(tmp_path / name))
+    assert len(read) == 26
+    for found, expected in zip(read, vgg.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_relative_path_is_taken_as_it_is(written: Path, vgg: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(written.parent)
+    assert weights.locate(written.name) == written.name
+    np.testing.assert_array_equal(weights.load(written.name)[-2], vgg.get_weights()[-2])
+
+
+def test_the_classifier_has_the_weights_of_the_file(written: Path, vgg: keras.Model) -> None:
+    config = {"dense_units": 4, "dropout": 0.5, "l2": 0.0}
+    built = model.build_model(3, 32, 32, config, str(written))
+    layers = [layer for layer in vgg.layers if layer.weights]
+    assert len(layers) == 13
+    for layer in layers:
+        for found, expected in zip(built.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    # Without a file they are others.
+    random = model.build_model(3, 32, 32, config, None).get_layer("block1_conv1").get_weights()[0]
+    assert not np.array_equal(random, layers[0].get_weights()[0])
+
+
+def dense(path: Path) -> None:
+    keras_3(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), path)
+
+
+def whole_dense(path: Path) -> None:
+    whole(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), path)
+
+
+def first_layer(path: Path) -> None:
+    keras_3(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(64, 3)]), path)
+
+
+def only_names(path: Path) -> None:
+    with h5py.File(path, "w") as opened:
+        opened.attrs["layer_names"] = ["block1_conv1"]
+        opened.create_group("block1_conv1").attrs["weight_names"] = []
+
+
+def wide(path: Path) -> None:
+    """The layers of VGG16, one kernel of another size."""
+    vgg = keras.applications.VGG16(weights=None, include_top=False)
+    legacy(vgg, path)
+    with h5py.File(path, "a") as opened:
+        name = opened["block5_conv3"].attrs["weight_names"][0]
+        del opened["block5_conv3"][name]
+        opened["block5_conv3"][name] = np.zeros((5, 5, 512, 512), np.float32)
+
+
+def nothing(path: Path) -> None:
+    h5py.File(path, "w").close()
+
+
+def a_number(path: Path) -> None:
+    with h5py.File(path, "w") as opened:
+        opened["x"] = 1.0
+
+
+def text(path: Path) -> None:
+    path.write_text("<html>Not Found</html>")
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [dense, whole_dense, first_layer, only_names, wide, nothing, a_number, text, empty],
+    ids=lambda one: one.__name__,
+)
+def test_a_file_of_something_else_is_refused_by_name(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "other.weights.h5"
+    write(path)
+    said = rf"model\.weights = {path}: expected an H5 file of VGG16 without its top, as Keras writes one: \S"
+    for use in (weights.load, weights.locate):
+        with pytest.raises(weights.WeightsFileError, match=said):
+            use(str(path))
+
+
+def test_a_file_that_was_cut_off_is_refused(written: Path, tmp_path: Path) -> None:
+    shutil.copy(written, tmp_path / "cut.h5")
+    with (tmp_path / "cut.h5").open("r+b") as opened:
+        opened.truncate(written.stat().st_size // 2)
+    with pytest.raises(weights.WeightsFileError, match=r"cut\.h5: expected an H5 file of VGG16"):
+        weights.load(str(tmp_path / "cut.h5"))
 
 
 def test_imagenet_weights_are_the_ones_printed_elsewhere() -> None:

@@ -1,0 +1,152 @@
+"""Watches a run until it ends, through lost connections, and then finds out why it ended as it did."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kubeflow import inside, status
+from kubeflow.client import NoAnswerError, Pipelines
+from kubeflow.status import TaskState
+from pipeline import journal
+from pipeline.ending import Ending, Verdict
+
+DEFAULT_NAMESPACE = "kubeflow"
+_SECONDS = 5.0
+_LONGEST_PAUSE = 30.0
+
+_VERDICTS = {
+    status.DONE: {Verdict.PUBLISHED, Verdict.UP_TO_DATE, Verdict.REFUSED},
+    status.FAILED: {Verdict.FAILED, Verdict.REFUSED},
+}
+"""How a run can have ended, by its state at the server: evaluation.fail_when_refused says whether a refusal is red."""
+
+Show = Callable[[Sequence[TaskState]], None]
+"""Called with the state of a run's tasks."""
+
+
+class Watched(NamedTuple):
+    """A run at the last look."""
+
+    run: Any
+    """As kfp's client gives it."""
+    state: str
+    """As `status.run_state` says it."""
+    tasks: list[TaskState]
+    platform: Mapping[str, Any]
+    """The pipeline's side for Kubernetes."""
+
+
+class Explained(NamedTuple):
+    """Why a run ended as it did."""
+
+    tasks: list[TaskState]
+    """With what the cache had."""
+    ending: Ending | None
+    """As the run's own nodes wrote it down; None if nothing is known."""
+    lines: list[str]
+    """On the tasks that failed, and on what could not be found out."""
+
+
+def watch(
+    server: Pipelines, run_id: str, show: Show, say: Callable[[str], None], once: bool = False, patience: float = 300.0
+) -> Watched:
+    """Look at a run until it ends.
+
+    Args:
+      server: that runs it.
+      run_id: of the run.
+      show: called at every look.
+      say: called with a line when the connection is lost or found again.
+      once: look only once.
+      patience: seconds that a lost connection is waited for.
+
+    Raises:
+      ClientError: the server refuses, or is gone for longer.
+    """
+    nodes: dict[str, str] | None = None
+    platform: Mapping[str, Any] = {}
+    lost_at: float | None = None
+    pause = _SECONDS
+    while True:
+        try:
+            run = server.run(run_id)
+            if nodes is None:
+                spec, platform = server.spec(run)
+                nodes = status.nodes_of(spec)
+        except NoAnswerError as error:
+            now = time.monotonic()
+            if lost_at is None:
+                lost_at = now
+                say(f"connection lost, waiting up to {patience:.0f} s for it: {error}")
+            if once or now - lost_at >= patience:
+                raise
+            time.sleep(min(pause, max(0.1, patience - (now - lost_at))))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            continue
+        if lost_at is not None:
+            say(f"connected again after {time.monotonic() - lost_at:.0f} s")
+            lost_at, pause = None, _SECONDS
+        tasks = status.task_states(run, nodes, datetime.datetime.now(datetime.UTC))
+        show(tasks)
+        if once or status.is_finished(run):
+            return Watched(run, status.run_state(run), tasks, platform)
+        time.sleep(_SECONDS)
+
+
+def explain(watched: Watched, metadata_url: str | None, namespace: str | None) -> Explained:
+    """Find out from ML Metadata what a run that ended says of itself; where that can't be reached, say what shows it.
+
+    Args:
+      watched: the run.
+      metadata_url: of the metadata store, as it is reached from here; None goes through kubectl.
+      namespace: of the run; None takes Kubeflow's own.
+    """
+    run_id, namespace = watched.run.run_id, namespace or DEFAULT_NAMESPACE
+    failed = [one.node for one in watched.tasks if one.state == status.FAILED]
+    if watched.state == status.FAILED and not any(one.seconds for one in watched.tasks):
+        return Explained(watched.tasks, None, [_never_began(watched.run, namespace)])
+    lines: list[str] = []
+    try:
+        with inside.metadata(metadata_url, watched.platform, namespace) as connection:
+            records = {one.node: journal.read_node(connection, run_id, one.node) for one in watched.tasks if one.seconds}
+            ending = journal.read_end(connection, run_id)
+    except Exception as error:  # an unreachable store answers in many ways, none of which may hide the run's own state
+        lines.append(f"the run's own words are in ML Metadata, which can't be read from here: {_short(error)}")
+        if failed:
+            lines.append(f"this shows them as well: {inside.log_command(run_id, namespace)}")
+        return Explained(watched.tasks, None, lines)
+    for node in failed:
+        record = records.get(node)
+        if record is None or not record.failures:
+            lines.append(f"{node} left no word: its pod was lost or could not start; {_pods_command(run_id, namespace)}")
+        else:
+            for number, attempt in enumerate(record.failures, 1):
+                ended = attempt.ended.astimezone(datetime.UTC).strftime("%H:%M:%S")
+                lines.append(f"{node}, attempt {number}, {ended} UTC, after {attempt.seconds:.0f} s: {attempt.reason}")
+    cached = {node for node, record in records.items() if record and record.state == status.CACHED}
+    tasks = [one._replace(state=status.CACHED) if one.node in cached else one for one in watched.tasks]
+    if ending is not None and ending.verdict not in _VERDICTS.get(watched.state, ()):
+        ending = None  # of an earlier try
+    return Explained(tasks, ending, lines)
+
+
+def _never_began(run: Any, namespace: str) -> str:
+    """Why a run ended of which no task ever began."""
+    if message := inside.workflow_message(run.run_id, namespace):
+        return f"no task began: {message}"
+    account = run.service_account or "the default one"
+    return f"no task began; is there the service account {account} in namespace {namespace}? This says why: " + shlex.join(
+        inside.workflow_command(run.run_id, namespace)
+    )
+
+
+def _pods_command(run_id: str, namespace: str) -> str:
+    return f"kubectl describe pods --namespace {namespace} --selector pipeline/runid={run_id}"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

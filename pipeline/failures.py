@@ -1,0 +1,61 @@
+"""What may pass by itself, and what will not: by which a node is tried again, and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import ml_metadata as mlmd
+import tensorflow as tf
+
+from components.data_gate.executor import RefusedDataError
+from modules.callbacks import TrainingError
+
+DONE, MAY_PASS, WILL_NOT, REFUSED = 0, 1, 2, 3
+"""Exit codes of `finetune-node`: `MAY_PASS` was tried again already, `WILL_NOT` needs another configuration, other data or
+other code, `REFUSED` is what a gate said."""
+
+_LASTING = (
+    TrainingError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    AssertionError,
+    NotImplementedError,
+    SyntaxError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.UnimplementedError,
+    mlmd.errors.InvalidArgumentError,
+    mlmd.errors.NotFoundError,
+    mlmd.errors.PermissionDeniedError,
+    mlmd.errors.UnauthenticatedError,
+    mlmd.errors.UnimplementedError,
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for what ended a node.
+
+    Args:
+      error: that was raised; what caused it counts as well. What nobody knows may pass: trying again costs time, and not
+        trying again costs the night.
+    """
+    chain = list(_chain(error))
+    if any(isinstance(one, RefusedDataError) for one in chain):
+        return REFUSED
+    return WILL_NOT if isinstance(chain[-1], _LASTING) else MAY_PASS
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__

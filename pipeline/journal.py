@@ -1,0 +1,129 @@
+"""What a run says of itself in ML Metadata, for who looks from outside: how its nodes, their attempts and it ended.
+
+One context a node and one a run, each written by one process; artifacts and logs are not needed to read them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, TypeAlias, TypeVar
+
+import ml_metadata as mlmd
+import pydantic
+from ml_metadata.proto import metadata_store_pb2
+
+from pipeline.ending import Ending
+
+Connection: TypeAlias = metadata_store_pb2.ConnectionConfig | metadata_store_pb2.MetadataStoreClientConfig
+"""Of a metadata store: a database, or a server that has one."""
+
+_NODE_TYPE, _RUN_TYPE = "finetune_node", "finetune_run"
+_PROPERTY = "record"
+_Record = TypeVar("_Record", bound=pydantic.BaseModel)
+
+
+class Attempt(pydantic.BaseModel):
+    """An attempt of a node that did not end well."""
+
+    ended: datetime.datetime
+    seconds: float
+    code: int
+    """As finetune-node's: 1 may pass, 2 will not, 3 refused."""
+    reason: str
+
+
+class NodeRecord(pydantic.BaseModel):
+    """How a node of a run ended."""
+
+    state: str
+    """As `node.launch` says it, or `failed`."""
+    failures: list[Attempt] = []
+
+
+class RunRecord(pydantic.BaseModel):
+    """How a run ended."""
+
+    ended: datetime.datetime
+    ending: Ending
+
+
+def note_node(connection: Connection, run_id: str, node_id: str, state: str, failures: list[Attempt]) -> None:
+    """Write down how a node ended, after the failures of earlier pods.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+      node_id: of the node.
+      state: `done`, `cached` or `failed`.
+      failures: its attempts that did not end well.
+    """
+    store, name = mlmd.MetadataStore(connection), _node_name(run_id, node_id)
+    before = _read(store, _NODE_TYPE, name, NodeRecord)
+    _write(store, _NODE_TYPE, name, NodeRecord(state=state, failures=[*(before.failures if before else []), *failures]))
+
+
+def note_end(connection: Connection, ending: Ending, begun: datetime.datetime) -> bool:
+    """Write down how a run ended, unless another node did so while this one ran.
+
+    Args:
+      connection: of the metadata store.
+      ending: of the run.
+      begun: when the node that says so began; an older end is one that the run was tried again after.
+
+    Returns:
+      Whether it was written.
+    """
+    store = mlmd.MetadataStore(connection)
+    for last_try in (False, True):
+        before = _read(store, _RUN_TYPE, ending.run, RunRecord)
+        if before and before.ended > begun and not ending.succeeded:
+            return False
+        try:
+            _write(store, _RUN_TYPE, ending.run, RunRecord(ended=datetime.datetime.now(datetime.UTC), ending=ending))
+        except mlmd.errors.AlreadyExistsError:
+            # Another node was at it between the two.
+            if last_try:
+                raise
+        else:
+            break
+    return True
+
+
+def read_node(connection: Connection, run_id: str, node_id: str) -> NodeRecord | None:
+    """Return how a node ended; None if nothing is written of it.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+      node_id: of the node.
+    """
+    return _read(mlmd.MetadataStore(connection), _NODE_TYPE, _node_name(run_id, node_id), NodeRecord)
+
+
+def read_end(connection: Connection, run_id: str) -> Ending | None:
+    """Return how a run ended; None if nothing is written of it.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+    """
+    record = _read(mlmd.MetadataStore(connection), _RUN_TYPE, run_id, RunRecord)
+    return record.ending if record else None
+
+
+def _node_name(run_id: str, node_id: str) -> str:
+    return f"{run_id}.{node_id}"
+
+
+def _read(store: mlmd.MetadataStore, type_name: str, name: str, record: type[_Record]) -> _Record | None:
+    context = store.get_context_by_type_and_name(type_name, name)
+    return record.model_validate_json(context.custom_properties[_PROPERTY].string_value) if context else None
+
+
+def _write(store: mlmd.MetadataStore, type_name: str, name: str, record: pydantic.BaseModel) -> None:
+    context: Any = store.get_context_by_type_and_name(type_name, name)
+    if context is None:
+        type_id = store.put_context_type(metadata_store_pb2.ContextType(name=type_name))
+        context = metadata_store_pb2.Context(type_id=type_id, name=name)
+    context.custom_properties[_PROPERTY].string_value = record.model_dump_json()
+    store.put_contexts([context])
