@@ -14,7 +14,7 @@ from cli import config, kubeflow, run, serving
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="finetune")
 def main() -> None:
-    r"""From a folder of labelled pictures to a gated, pushed classifier.
+    """From a folder of labelled pictures to a gated, pushed classifier.
 
     \b
     Examples:

@@ -18,7 +18,7 @@ def config() -> None:
 @options.config_option
 @options.set_option
 def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
-    r"""Print the effective configuration as YAML.
+    """Print the effective configuration as YAML.
 
     \b
     Example:
@@ -32,7 +32,7 @@ def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
 @config.command(name="schema")
 def print_schema() -> None:
-    r"""Print the JSON schema of the configuration: every key, its unit, default and bounds.
+    """Print the JSON schema of the configuration: every key, its unit, default and bounds.
 
     \b
     Example:

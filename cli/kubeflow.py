@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli import options
+from cli import options, watching
 
 if TYPE_CHECKING:
     from kubeflow.client import Pipelines
-    from kubeflow.follow import Explained
-    from kubeflow.status import TaskState
 
 _with_server = options.together(
     click.option("--host", envvar="KFP_HOST", metavar="URL", help="Of Kubeflow Pipelines; in the cluster it is found."),
@@ -81,7 +79,7 @@ def kubeflow() -> None:
 def compile_pipeline(
     config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path
 ) -> None:
-    r"""Write the pipeline as YAML for Kubeflow Pipelines v2: a container task per node.
+    """Write the pipeline as YAML for Kubeflow Pipelines v2: a container task per node.
 
     The pictures are named as the containers see them; what a run may set anew becomes parameters of the pipeline.
 
@@ -128,7 +126,7 @@ def submit(
     metadata_url: str | None,
     patience: float,
 ) -> None:
-    r"""Start a run now; the pipeline is uploaded first, if it has changed.
+    """Start a run now; the pipeline is uploaded first, if it has changed.
 
     \b
     Examples:
@@ -138,7 +136,7 @@ def submit(
     with _server(host, token_file, namespace, server_version) as server:
         run_id = server.submit(pipeline, experiment, _values(parameters), service_account)
         click.echo(run_id)
-        failed = follow and _watch(server, run_id, False, metadata_url, patience)
+        failed = follow and watching.watch(server, run_id, False, metadata_url, patience)
     sys.exit(options.FAILED if failed else 0)
 
 
@@ -171,7 +169,7 @@ def schedule(
     catchup: bool,
     disabled: bool,
 ) -> None:
-    r"""Let runs start by themselves; again with the same name changes the schedule, and never makes a second one.
+    """Let runs start by themselves; again with the same name changes the schedule, and never makes a second one.
 
     A run that is under way goes on as it is: the schedule that is replaced is disabled at once, and removed when its last
     run has ended, by the next `schedule`, `status` or `change-schedule`.
@@ -190,7 +188,7 @@ def schedule(
         name = name or pipeline.stem
         schedules = Schedules(server)
         made = schedules.schedule(name, pipeline, when, experiment, _values(parameters), service_account)
-        _say_all(schedules.sweep())
+        watching.say_all(schedules.sweep())
     click.echo(f"{name}  {made}")
 
 
@@ -208,7 +206,7 @@ def change_schedule(
     namespace: str | None,
     server_version: str | None,
 ) -> None:
-    r"""Enable, disable or delete a schedule.
+    """Enable, disable or delete a schedule.
 
     Deleting one ends its runs that are under way, and says which; `disable` ends none.
 
@@ -223,13 +221,13 @@ def change_schedule(
         schedules = Schedules(server)
         if action == "delete":
             ending = schedules.ending_with(name)
-            _say_all([f"run {run_id} is under way and ends with it" for run_id in ending])
+            watching.say_all([f"run {run_id} is under way and ends with it" for run_id in ending])
             if not yes and not _confirmed(f"Delete the schedule {name}, and end {len(ending)} runs?"):
                 raise options.InputError(f"{name} is not deleted; --yes deletes it without asking")
             schedules.delete(name)
         else:
             schedules.enable(name, action == "enable")
-        _say_all(schedules.sweep())
+        watching.say_all(schedules.sweep())
     click.echo(f"{name} is {action}d")
 
 
@@ -250,7 +248,7 @@ def status(
     namespace: str | None,
     server_version: str | None,
 ) -> None:
-    r"""Show a run, a line a task, and how it ended. Exit code 1 means that it failed, or was cancelled.
+    """Show a run, a line a task, and how it ended. Exit code 1 means that it failed, or was cancelled.
 
     The reason of a failure, the verdict and the version are in ML Metadata: --metadata names it, or kubectl reaches it.
 
@@ -264,8 +262,8 @@ def status(
     with _server(host, token_file, namespace, server_version) as server:
         from kubeflow.schedules import Schedules
 
-        failed = _watch(server, run or server.latest_run(str(experiment)), not follow, metadata_url, patience)
-        _say_all(Schedules(server).sweep())
+        failed = watching.watch(server, run or server.latest_run(str(experiment)), not follow, metadata_url, patience)
+        watching.say_all(Schedules(server).sweep())
     sys.exit(options.FAILED if failed else 0)
 
 
@@ -273,7 +271,7 @@ def status(
 @click.argument("run", metavar="RUN_ID")
 @_with_server
 def cancel(run: str, host: str | None, token_file: Path | None, namespace: str | None, server_version: str | None) -> None:
-    r"""End a run before its end.
+    """End a run before its end.
 
     \b
     Example:
@@ -299,7 +297,7 @@ def retry(
     metadata_url: str | None,
     patience: float,
 ) -> None:
-    r"""Go on with a run that failed, from the tasks that did; what was done stays done.
+    """Go on with a run that failed, from the tasks that did; what was done stays done.
 
     \b
     Example:
@@ -308,7 +306,7 @@ def retry(
     with _server(host, token_file, namespace, server_version) as server:
         server.retry(run)
         click.echo(f"{run} goes on")
-        failed = follow and _watch(server, run, False, metadata_url, patience)
+        failed = follow and watching.watch(server, run, False, metadata_url, patience)
     sys.exit(options.FAILED if failed else 0)
 
 
@@ -328,95 +326,6 @@ def _server(
     except KeyboardInterrupt:
         click.echo("finetune: interrupted; the run goes on", err=True)
         sys.exit(options.FAILED)
-
-
-def _watch(server: Pipelines, run_id: str, once: bool, metadata_url: str | None, patience: float) -> bool:
-    """Show a run at its looks and its end; return whether it failed."""
-    from kubeflow import follow, status
-
-    with _Table(every=once) as table:
-        # Shown once, it is shown with what ML Metadata knows.
-        show = (lambda tasks: None) if once else table.show
-        watched = follow.watch(server, run_id, show, table.say, once, patience)
-        if status.is_finished(watched.run):
-            explained = follow.explain(watched, metadata_url, server.namespace)
-        else:
-            explained = follow.Explained(watched.tasks, None, [])
-        table.show(explained.tasks)
-    _print_end(watched.state, explained)
-    return watched.state in {status.FAILED, status.CANCELLED}
-
-
-class _Table:
-    """Shows the tasks of a run: on a terminal drawn anew in its place, elsewhere a line for each that changed.
-
-    Args:
-      every: show also those that wait.
-    """
-
-    def __init__(self, every: bool) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._seen: dict[str, str] = {}
-        self._first = "" if every else "waiting"
-
-    def __enter__(self) -> _Table:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def show(self, tasks: Sequence[TaskState]) -> None:
-        """Show how the tasks of a run fare."""
-        from rich.text import Text
-
-        if self._live is not None:
-            self._live.update(Text("\n".join(map(_line, tasks))), refresh=True)
-            return
-        for task in tasks:
-            if self._seen.get(task.node, self._first) != task.state:
-                self._console.print(_line(task), markup=False)
-            self._seen[task.node] = task.state
-
-    def say(self, message: str) -> None:
-        """Say what is no result."""
-        click.echo(f"finetune: {message}", err=True)
-
-
-def _line(task: TaskState) -> str:
-    took = "" if task.seconds is None else f"{task.seconds:7.0f} s"
-    return f"{task.node:<19} {task.state:<9} {took}".rstrip()
-
-
-def _print_end(state: str, explained: Explained) -> None:
-    """Print how a run ended, as a local run does."""
-    click.echo(f"{'run':<14} {state}")
-    _say_all(explained.lines)
-    ending = explained.ending
-    if ending is None:
-        return
-    if ending.accuracy is not None and ending.accuracy_interval is not None:
-        low, high = ending.accuracy_interval
-        click.echo(
-            f"test accuracy  {ending.accuracy:.4f} on {ending.test_pictures} pictures (95 %: {low:.4f} to {high:.4f})"
-        )
-        baseline = "none" if ending.baseline_accuracy is None else f"{ending.baseline_accuracy:.4f}"
-        click.echo(f"baseline       {baseline}")
-    click.echo(f"verdict        {ending.verdict}")
-    if ending.reason:
-        click.echo(f"reason         {ending.reason}")
-    click.echo(f"version        {ending.version if ending.version is not None else 'not published'}")
-
-
-def _say_all(lines: Sequence[str]) -> None:
-    for line in lines:
-        click.echo(f"finetune: {line}", err=True)
 
 
 def _confirmed(question: str) -> bool:

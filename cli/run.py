@@ -38,7 +38,7 @@ _OUTPUT_DIR: dict[str, Any] = {"metavar": "FOLDER", "type": click.Path(file_okay
 @options.data_option
 @click.option("--output-dir", **_OUTPUT_DIR, required=True, help="Where all that the runs of this project make is kept.")
 def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path) -> None:
-    r"""Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
+    """Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
 
     Run it again with the same --output-dir: what has not changed is taken from the run before, and the new model must hold
     its own against the last one that passed. Exit code 1 means that the run failed, or that its model was refused, or rolled
@@ -75,7 +75,7 @@ def data() -> None:
     help="Of a project: compares with the data accepted last, keeps what was ingested. Without, nothing is kept.",
 )
 def check(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path | None) -> None:
-    r"""Ingest and judge the data, print what was found, and train nothing.
+    """Ingest and judge the data, print what was found, and train nothing.
 
     Exit code 1 means that a run would refuse the data.
 

@@ -61,7 +61,7 @@ def predict(
     concurrency: int,
     images: tuple[str, ...],
 ) -> None:
-    r"""Classify pictures with a pushed model, here or at a server, and print a JSON line for each.
+    """Classify pictures with a pushed model, here or at a server, and print a JSON line for each.
 
     A file that can't be used gets a line with an `error`, the others are still answered, and the exit code is 1. With
     --endpoint, --model says how files were prepared in training, where that is not the default.
@@ -110,7 +110,7 @@ def predict(
 def serve_check(
     model_dir: Path | None, endpoint: str | None, timeout: float, metadata: tuple[str, ...], certificates: Path | None
 ) -> None:
-    r"""Compare a server with what was published: its versions, signatures, and answers to the warm-up pictures.
+    """Compare a server with what was published: its versions, signatures, and answers to the warm-up pictures.
 
     Exit code 1 means that something is not as it was when the model was judged.
 
@@ -152,7 +152,7 @@ _serving_dir = click.option(
 @models.command(name="list")
 @_serving_dir
 def list_versions(serving_dir: str) -> None:
-    r"""Print the versions, when they were published, their accuracy, and which is live.
+    """Print the versions, when they were published, their accuracy, and which is live.
 
     \b
     Example:
@@ -174,7 +174,7 @@ def list_versions(serving_dir: str) -> None:
 @_serving_dir
 @click.argument("version", type=int)
 def verify(serving_dir: str, version: int) -> None:
-    r"""Check a version's files against their digests, load it, and compare its answers with those that were judged.
+    """Check a version's files against their digests, load it, and compare its answers with those that were judged.
 
     \b
     Example:
@@ -200,7 +200,7 @@ def verify(serving_dir: str, version: int) -> None:
 @_serving_dir
 @click.option("--to", type=int, metavar="VERSION", help="The version to serve; without, the one before the live one.")
 def rollback(serving_dir: str, to: int | None) -> None:
-    r"""Make an earlier version live; TensorFlow Serving follows models.config without a restart.
+    """Make an earlier version live; TensorFlow Serving follows models.config without a restart.
 
     The versions above it are withdrawn: the next run publishes a new model if it has one, but none of these again.
 
@@ -218,7 +218,7 @@ def rollback(serving_dir: str, to: int | None) -> None:
 @_serving_dir
 @click.option("--keep", type=click.IntRange(min=1), required=True, help="How many versions stay, the live one always.")
 def prune(serving_dir: str, keep: int) -> None:
-    r"""Delete old versions; never the live one.
+    """Delete old versions; never the live one.
 
     \b
     Example:

@@ -39,7 +39,7 @@ _WILL_NOT, _REFUSED = 2, 3
     help=f"{folders.METADATA_URLS}; by default the cluster's service.",
 )
 def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[str, ...], metadata: str | None) -> None:
-    r"""Run one node of the pipeline, as a task of Kubeflow Pipelines.
+    """Run one node of the pipeline, as a task of Kubeflow Pipelines.
 
     What may pass (a process that was killed, out of memory, a store that does not answer) is tried again here, as often and
     after as long as the configuration says, and goes on from the state that is left. How each attempt ended is written down

@@ -1,10 +1,12 @@
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import click
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,27 +25,22 @@ def finetune(*arguments: str) -> Result:
     return CliRunner().invoke(cli.main, arguments)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["run"],
-        ["predict"],
-        ["serve-check"],
-        ["models"],
-        ["models", "rollback"],
-        ["data"],
-        ["data", "check"],
-        ["config"],
-        ["config", "show"],
-        ["config", "schema"],
-    ],
-)
-def test_every_command_explains_itself(command: list[str]) -> None:
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command that does something."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("command", [(), *commands(cli.main)], ids=" ".join)
+def test_every_command_explains_itself_with_examples_that_can_be_copied(command: tuple[str, ...]) -> None:
     result = finetune(*command, "--help")
     assert result.exit_code == 0
-    if command not in (["config"], ["data"], ["models"]):
-        assert "finetune" in result.output.split("Example", 1)[1]
+    _, examples = re.split(r"^  Examples?:$", result.output.split("Options:")[0], flags=re.MULTILINE)
+    lines = examples.strip("\n").splitlines()
+    assert all(line.startswith(f"    {' '.join(('finetune', *command))}") for line in lines if line), lines
 
 
 def test_help_imports_no_heavy_library() -> None:
