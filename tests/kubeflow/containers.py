@@ -12,13 +12,14 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import yaml
-from kfp import components, local
+from kfp import components, dsl, local
 from kfp.local import docker_task_handler
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
@@ -31,6 +32,8 @@ from tests.kubeflow import database, harness
 
 MOUNT = "/mnt/finetune"
 SECONDS: dict[str, float] = {}
+RUN_ID: list[str] = []
+"""Of each run, the newest last."""
 
 
 def run_container(
@@ -39,8 +42,9 @@ def run_container(
     """Run a container and return its exit code.
 
     kfp's own lets the engine remove the container, and where that is faster than it asks, as with podman, takes a container
-    that is gone for one that did well.
+    that is gone for one that did well. Nor does it fill in the run's id, as the driver of a server does.
     """
+    command = [word.replace(dsl.PIPELINE_JOB_ID_PLACEHOLDER, RUN_ID[-1]) for word in command]
     node = command[command.index("--node") + 1]
     started = time.monotonic()
     container = client.containers.run(image, command, detach=True, volumes=volumes, **options)
@@ -83,6 +87,7 @@ def run(root: Path, **parameters: Any) -> bool:
     print(f"\nrun {parameters or ''}")
     started = time.monotonic()
     SECONDS.clear()
+    RUN_ID.append(str(uuid.uuid4()))
     try:
         components.load_component_from_file(str(root / "pipeline.yaml"))(**parameters)
     except RuntimeError:
