@@ -135,8 +135,7 @@ def workflow_command(run_id: str, namespace: str) -> list[str]:
       run_id: of the run.
       namespace: of the run.
     """
-    selector = ["--namespace", namespace, "--selector", f"pipeline/runid={run_id}"]
-    return ["kubectl", "get", "workflows.argoproj.io", *selector, "--output", "jsonpath={.items[*].status.message}"]
+    return [*_workflow(run_id, namespace), "--output", "jsonpath={.items[*].status.nodes.*.message}"]
 
 
 def workflow_message(run_id: str, namespace: str) -> str:
@@ -148,6 +147,16 @@ def workflow_message(run_id: str, namespace: str) -> str:
     """
     if shutil.which("kubectl") is None:
         return ""
-    with contextlib.suppress(InsideError):
-        return " ".join(_kubectl(*workflow_command(run_id, namespace)[1:]).split())
-    return ""
+    try:
+        found = json.loads(_kubectl(*_workflow(run_id, namespace)[1:], "--output", "json"))
+    except InsideError:
+        return ""
+    # The workflow itself says only that its retries are used up.
+    pods = [node for one in found["items"] for node in one["status"].get("nodes", {}).values() if node["type"] == "Pod"]
+    said = [node["message"] for node in sorted(pods, key=lambda node: node["startedAt"]) if node.get("message")]
+    return " ".join(said[-1].split()) if said else ""
+
+
+def _workflow(run_id: str, namespace: str) -> list[str]:
+    selector = ["--namespace", namespace, "--selector", f"pipeline/runid={run_id}"]
+    return ["kubectl", "get", "workflows.argoproj.io", *selector]
