@@ -16,6 +16,7 @@ from cli import options, watching
 
 if TYPE_CHECKING:
     from kubeflow.client import Pipelines
+    from kubeflow.schedules import Schedules
 
 _with_server = options.together(
     click.option("--host", envvar="KFP_HOST", metavar="URL", help="Of Kubeflow Pipelines; in the cluster it is found."),
@@ -188,7 +189,7 @@ def schedule(
         name = name or pipeline.stem
         schedules = Schedules(server)
         made = schedules.schedule(name, pipeline, when, experiment, _values(parameters), service_account)
-        watching.say_all(schedules.sweep())
+        _sweep(schedules)
     click.echo(f"{name}  {made}")
 
 
@@ -227,7 +228,7 @@ def change_schedule(
             schedules.delete(name)
         else:
             schedules.enable(name, action == "enable")
-        watching.say_all(schedules.sweep())
+        _sweep(schedules)
     click.echo(f"{name} is {action}d")
 
 
@@ -263,7 +264,7 @@ def status(
         from kubeflow.schedules import Schedules
 
         failed = watching.watch(server, run or server.latest_run(str(experiment)), not follow, metadata_url, patience)
-        watching.say_all(Schedules(server).sweep())
+        _sweep(Schedules(server))
     sys.exit(options.FAILED if failed else 0)
 
 
@@ -331,6 +332,16 @@ def _server(
 def _confirmed(question: str) -> bool:
     """Ask on a terminal; elsewhere nobody can say yes."""
     return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
+def _sweep(schedules: Schedules) -> None:
+    """Tidy up on the way; who may not do that is told so, and what was asked for stays done."""
+    from kubeflow.client import ClientError
+
+    try:
+        watching.say_all(schedules.sweep())
+    except ClientError as error:
+        watching.say_all([f"schedules that were replaced could not be looked for: {error}"])
 
 
 def _values(parameters: Sequence[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -77,7 +78,12 @@ def attempt(request: Request, seconds: float | None, interrupted: Interrupted) -
         command = [sys.executable, "-m", _PROCESS, str(asked), str(answered)]
         timed_out = False
         with (
-            subprocess.Popen(command, preexec_fn=_die_with_parent) as child,  # noqa: S603 PLW1509 no threads run here
+            # In a session of its own: who ends a container signals all of its processes, and one signal is enough.
+            subprocess.Popen(  # noqa: S603 a fixed command
+                command,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 no threads run here
+            ) as child,
             interrupted.passed_on_to(child),
         ):
             try:
@@ -85,6 +91,8 @@ def attempt(request: Request, seconds: float | None, interrupted: Interrupted) -
             except subprocess.TimeoutExpired:
                 timed_out = True
                 _end(child)
+            finally:
+                _kill_group(child)
         with contextlib.suppress(OSError, pydantic.ValidationError):
             answer = Answer.model_validate_json(answered.read_text(encoding="utf-8"))
             if not timed_out:
@@ -113,6 +121,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill what a process has left behind, such as Beam's workers: they would work beside the next attempt."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:

@@ -24,7 +24,7 @@ from urllib3.util import Retry
 SERVED = ((2, 15), (2, 18))
 """The oldest and the newest Kubeflow Pipelines that are served, by their first two numbers."""
 
-_SECURITY_CONTEXTS_FROM = (2, 16)
+_SECURITY_CONTEXTS_FROM, _LOST_PODS_ALONE_FROM = (2, 16), (2, 17)
 _PAGE = 100
 _HEALTHZ = "/apis/v2beta1/healthz"
 
@@ -57,12 +57,19 @@ class Pipelines:
         if host is not None:
             _check_reachable(host, token)
         with explained():
-            self.api = kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
+            # The client would take a namespace for that of the server.
+            self.api = kfp.Client(host=host, existing_token=token)
             api_client = self.api._pipelines_api.api_client
             health = api_client.call_api(
                 *(_HEALTHZ, "GET"), response_type="object", auth_settings=["Bearer"], _return_http_data_only=True
             )
-            self._version = _version_of(version or str((health or {}).get("tag_name") or ""))
+            if not isinstance(health, dict):
+                raise ClientError(
+                    f"{host or 'the server'} is no Kubeflow Pipelines API: {_HEALTHZ} is no JSON (a login page?)"
+                )
+            # Through the pages of Kubeflow Pipelines it goes by another name.
+            self.version = _version_of(version or health.get("tag_name") or health.get("apiServerTagName") or "")
+            """The first two numbers of the server's version."""
         # What only reads or ends something may be asked again while the server restarts.
         again = Retry(total=4, backoff_factor=0.3, status_forcelist=[502, 503, 504], raise_on_status=False)
         api_client.rest_client.pool_manager.connection_pool_kw["retries"] = again
@@ -89,13 +96,21 @@ class Pipelines:
 
     @contextlib.contextmanager
     def _as_known(self, pipeline: Path) -> Iterator[str]:
-        """The file of a pipeline without what the server does not know: before 2.16, security contexts."""
-        if self._version >= _SECURITY_CONTEXTS_FROM:
+        """The file of a pipeline without what the server does not know, or takes for something else.
+
+        Before 2.16 it refuses security contexts. Before 2.17 it tries a task again that failed, which its pod did already, and
+        none whose pod was lost.
+        """
+        if self.version >= _LOST_PODS_ALONE_FROM:
             yield str(pipeline)
             return
         spec, platform = yaml.safe_load_all(pipeline.read_text(encoding="utf-8"))
-        for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-            executor.pop("securityContext", None)
+        for component in (spec["root"], *spec["components"].values()):
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                task.pop("retryPolicy", None)
+        if self.version < _SECURITY_CONTEXTS_FROM:
+            for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+                executor.pop("securityContext", None)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, pipeline.name)
             path.write_text(yaml.safe_dump_all([spec, platform]), encoding="utf-8")
@@ -103,14 +118,15 @@ class Pipelines:
 
     def _pipeline_id(self, name: str) -> str | None:
         """The pipeline of a name in the namespace; kfp's own look-up takes no namespace, and finds none of a user's."""
-        predicates = [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]
+        # Who renames a pipeline in Kubeflow's pages changes how it is shown, not its name.
+        predicates = [{"operation": "EQUALS", "key": "name", "stringValue": name}]
         listed = self.pages(
             self.api.list_pipelines,
             "pipelines",
             namespace=self.namespace,
             filter=json.dumps({"predicates": predicates}),
         )
-        return next((one.pipeline_id for one in listed if one.display_name == name), None)
+        return next((one.pipeline_id for one in listed if one.name == name), None)
 
     def submit(self, pipeline: Path, experiment: str | None, values: Mapping[str, str], service_account: str | None) -> str:
         """Start a run.
@@ -190,10 +206,25 @@ class Pipelines:
         """Go on with a run that failed, from the tasks that did.
 
         Raises:
-          ClientError: the server can't, for instance since the run has not ended, or its workflow is gone.
+          ClientError: the server can't, for instance since the run has not ended, or what started it is gone.
         """
         with explained():
+            recurring = self.api.get_run(run_id).recurring_run_id
+            if recurring and not self._has_recurring(recurring):
+                # The server would make a workflow that belongs to a schedule that is gone, and Kubernetes would remove it.
+                raise ClientError(
+                    "the schedule that started this run is gone, so that it can't go on; submit starts a new one"
+                )
             self.api._run_api.run_service_retry_run(run_id)
+
+    def _has_recurring(self, recurring_run_id: str) -> bool:
+        try:
+            self.api.get_recurring_run(recurring_run_id)
+        except kfp_server_api.ApiException as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
 
     def pages(self, listing: Callable[..., Any], key: str, **arguments: Any) -> Iterator[Any]:
         """Yield what one of kfp's listings has, page by page.
@@ -323,7 +354,7 @@ def explained() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except kfp_server_api.ApiException as error:
-        refusal = NoAnswerError if error.status in {0, 502, 503, 504} else ClientError
+        refusal = NoAnswerError if error.status in {0, 429, 500, 502, 503, 504} else ClientError
         raise refusal(_refusal(error.status, error.reason, error.body)) from None
     except (HTTPError, OSError) as error:
         raise NoAnswerError(f"no answer from the server: {error}") from None

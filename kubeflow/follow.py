@@ -113,25 +113,27 @@ def explain(watched: Watched, metadata_url: str | None, namespace: str | None) -
     try:
         with inside.metadata(metadata_url, watched.platform, namespace) as connection:
             records = {one.node: journal.read_node(connection, run_id, one.node) for one in watched.tasks if one.seconds}
-            ending = journal.read_end(connection, run_id)
+            ended = journal.read_end(connection, run_id)
     except Exception as error:  # an unreachable store answers in many ways, none of which may hide the run's own state
         lines.append(f"the run's own words are in ML Metadata, which can't be read from here: {_short(error)}")
         if failed:
             lines.append(f"this shows them as well: {inside.log_command(run_id, namespace)}")
         return Explained(watched.tasks, None, lines)
+    # What was said before the run was gone on with is of an earlier try.
+    since = status.newest_try(watched.run)
     for node in failed:
         record = records.get(node)
-        if record is None or not record.failures:
+        failures = [one for one in record.failures if one.ended >= since] if record else []
+        if not failures:
             lines.append(f"{node} left no word: its pod was lost or could not start; {_pods_command(run_id, namespace)}")
         else:
-            for number, attempt in enumerate(record.failures, 1):
-                ended = attempt.ended.astimezone(datetime.UTC).strftime("%H:%M:%S")
-                lines.append(f"{node}, attempt {number}, {ended} UTC, after {attempt.seconds:.0f} s: {attempt.reason}")
+            for number, attempt in enumerate(failures, 1):
+                at = attempt.ended.astimezone(datetime.UTC).strftime("%H:%M:%S")
+                lines.append(f"{node}, attempt {number}, {at} UTC, after {attempt.seconds:.0f} s: {attempt.reason}")
     cached = {node for node, record in records.items() if record and record.state == status.CACHED}
     tasks = [one._replace(state=status.CACHED) if one.node in cached else one for one in watched.tasks]
-    if ending is not None and ending.verdict not in _VERDICTS.get(watched.state, ()):
-        ending = None  # of an earlier try
-    return Explained(tasks, ending, lines)
+    fits = ended is not None and ended.ended >= since and ended.ending.verdict in _VERDICTS.get(watched.state, ())
+    return Explained(tasks, ended.ending if ended is not None and fits else None, lines)
 
 
 def _never_began(run: Any, namespace: str) -> str:

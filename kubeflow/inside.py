@@ -152,8 +152,9 @@ def workflow_message(run_id: str, namespace: str) -> str:
     except InsideError:
         return ""
     # The workflow itself says only that its retries are used up.
-    pods = [node for one in found["items"] for node in one["status"].get("nodes", {}).values() if node["type"] == "Pod"]
-    said = [node["message"] for node in sorted(pods, key=lambda node: node["startedAt"]) if node.get("message")]
+    nodes = [node for one in found["items"] for node in one.get("status", {}).get("nodes", {}).values()]
+    pods = sorted((node for node in nodes if node.get("type") == "Pod"), key=lambda node: node.get("startedAt") or "")
+    said = [node["message"] for node in pods if node.get("message")]
     return " ".join(said[-1].split()) if said else ""
 
 

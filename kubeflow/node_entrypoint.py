@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import NoReturn
 
 import click
 
@@ -69,40 +71,39 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
     os.environ.setdefault("FINETUNE_CACHE_DIR", folders.cache_dir(config))
     interrupted = attempts.Interrupted()
     signal.signal(signal.SIGTERM, interrupted)
-    answer, failed = _supervise(request, tasks.settings(config, node_id), interrupted)
+    answer = _supervise(request, tasks.settings(config, node_id), interrupted)
     ending = answer.ending
     if answer.code and ending is None and not interrupted:
         # What ends a pod from outside may replace it, so that this is no end.
         ending = _failed(request, config, answer)
-    _write_down(request, config, answer, failed, ending, begun)
+    _end_of_node(request, config, answer, ending, begun)
     seconds = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
     _end(answer.state if answer.code else f"{node_id} {answer.state}, in {seconds:.1f} s", answer.code)
 
 
-def _supervise(
-    request: Request, settings: schema.Task, interrupted: attempts.Interrupted
-) -> tuple[Answer, list[dict[str, Any]]]:
-    """Try a node until it ends well, will not, or has no attempts or time left; return that, and what failed."""
+def _supervise(request: Request, settings: schema.Task, interrupted: attempts.Interrupted) -> Answer:
+    """Try a node until it ends well, will not, or has no attempts or time left; write down each failure at once."""
     deadline = time.monotonic() + settings.timeout_seconds if settings.timeout_seconds else None
-    failed: list[dict[str, Any]] = []
     pauses = tasks.pauses(settings)
+    number = 0
     while True:
         started = time.monotonic()
         left = None if deadline is None else max(0.0, deadline - started)
         answer = attempts.attempt(request, left, interrupted)
         now = time.monotonic()
-        if answer.code:
-            ended = datetime.datetime.now(datetime.UTC)
-            failed.append({"ended": ended, "seconds": now - started, "code": answer.code, "reason": answer.state})
+        if not answer.code:
+            return answer
+        number += 1
+        _note_failure(request, answer, now - started)
         pause = next(pauses, None)
         if answer.code != attempts.MAY_PASS or interrupted or pause is None:
-            return answer, failed
+            return answer
         if deadline is not None and now + pause >= deadline:
-            return answer, failed
-        _say(f"attempt {len(failed)}: {answer.state}; this may pass, tried again in {pause:.0f} s")
+            return answer
+        _say(f"attempt {number}: {answer.state}; this may pass, tried again in {pause:.0f} s")
         interrupted.sleep(pause)
         if interrupted:
-            return answer, failed
+            return answer
 
 
 def _failed(request: Request, config: schema.Config, answer: Answer) -> Ending:
@@ -119,28 +120,40 @@ def _failed(request: Request, config: schema.Config, answer: Answer) -> Ending:
     )
 
 
-def _write_down(
-    request: Request,
-    config: schema.Config,
-    answer: Answer,
-    failed: list[dict[str, Any]],
-    ending: Ending | None,
-    begun: datetime.datetime,
+def _note_failure(request: Request, answer: Answer, seconds: float) -> None:
+    from pipeline import journal
+
+    ended = datetime.datetime.now(datetime.UTC)
+    failure = journal.Attempt(ended=ended, seconds=seconds, code=answer.code, reason=answer.state)
+    with _guarded():
+        connection = folders.metadata_connection(request.metadata)
+        journal.note_node(connection, request.run, request.node, "failed", [failure])
+
+
+def _end_of_node(
+    request: Request, config: schema.Config, answer: Answer, ending: Ending | None, begun: datetime.datetime
 ) -> None:
     """Leave in ML Metadata how the node and, if this is its end, the run ended, and tell who wants to know."""
     from pipeline import journal, notify
 
     first_to_say = True
-    try:
+    with _guarded():
         connection = folders.metadata_connection(request.metadata)
-        state = "failed" if answer.code else answer.state
-        journal.note_node(connection, request.run, request.node, state, [journal.Attempt(**one) for one in failed])
+        if not answer.code:
+            journal.note_node(connection, request.run, request.node, answer.state, [])
         if ending is not None:
             first_to_say = journal.note_end(connection, ending, begun)
-    except Exception as error:  # nothing that goes wrong here may change how the node ended
-        _say(f"how this ended could not be written into ML Metadata: {type(error).__name__}")
     if ending is not None and first_to_say:
         notify.post(config.notify, ending)
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Let nothing that goes wrong with the writing change how the node ended."""
+    try:
+        yield
+    except Exception as error:  # whatever it is
+        _say(f"how this ended could not be written into ML Metadata: {type(error).__name__}")
 
 
 def _say(message: str) -> None:

@@ -128,13 +128,12 @@ def _fetch_weights(config: Any) -> None:
     """Make sure of the pretrained weights before hours of work go before them, and once for all runs."""
     from modules import weights
 
-    path = weights.locate(config.model.weights)
-    if path is not None:
-        weights.load(path)
+    weights.check(weights.locate(config.model.weights))
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Let SIGTERM save what there is."""
+    """Let SIGTERM save what there is, undisturbed by another one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

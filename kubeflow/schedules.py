@@ -1,7 +1,7 @@
 """Runs that start by themselves: made, changed and ended without ever ending a run that is under way.
 
 Deleting a recurring run deletes all workflows it ever started, those that run among them. So a schedule that is replaced is
-disabled at once, and deleted when its last run has ended, by whoever looks next.
+disabled at once, and removed when its last run has ended, by whoever looks next; what it started stays, with its logs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any, NamedTuple
 from kubeflow.client import ClientError, Pipelines, explained, name_of, typed_values
 from kubeflow.status import is_finished
 
+_ORPHANS_FROM = (2, 16)
+"""The first server that deletes a recurring run without its workflows."""
+_WORKFLOWS_KEPT_SECONDS = 3600
+"""After a run's end; then Kubeflow Pipelines removes its workflow and pods in any case."""
 _OURS = "Made by finetune kubeflow schedule"
 """Description of the recurring runs that may be removed once they are replaced."""
 
@@ -93,7 +97,9 @@ class Schedules:
                 service_account=service_account,
             )
             for old in self._named(name):
-                if old.recurring_run_id != made.recurring_run_id and old.status != "DISABLED":
+                if old.recurring_run_id == made.recurring_run_id:
+                    break  # what is newer is somebody else's word on the same schedule
+                if old.status != "DISABLED":
                     self._api.disable_recurring_run(old.recurring_run_id)
         return made.recurring_run_id
 
@@ -112,15 +118,28 @@ class Schedules:
                 for old in _oldest_first(found)[:-1]:
                     if old.status != "DISABLED" or old.description != _OURS:
                         continue
-                    under_way = [run.run_id for run in self._under_way(old)]
+                    runs = self._runs(old)
+                    under_way = [run.run_id for run in runs if not is_finished(run)]
                     if under_way:
                         said.append(
                             f"the schedule that {name} replaced is disabled, and goes when its run {under_way[0]} ends"
                         )
-                    else:
-                        self._api.delete_recurring_run(old.recurring_run_id)
+                    elif self._remove(old, runs):
                         said.append(f"the schedule that {name} replaced is removed: its last run has ended")
         return said
+
+    def _remove(self, recurring: Any, runs: list[Any]) -> bool:
+        """Delete a recurring run, and nothing that it started; return whether that can be done yet."""
+        if self._server.version >= _ORPHANS_FROM:
+            self._api._recurring_run_api.recurring_run_service_delete_recurring_run(
+                recurring.recurring_run_id, propagation_policy="ORPHAN"
+            )
+            return True
+        now = datetime.datetime.now(datetime.UTC)
+        if any((now - run.finished_at).total_seconds() < _WORKFLOWS_KEPT_SECONDS for run in runs):
+            return False
+        self._api.delete_recurring_run(recurring.recurring_run_id)
+        return True
 
     def enable(self, name: str, enabled: bool) -> None:
         """Enable or disable the newest recurring run of a name.
@@ -144,7 +163,7 @@ class Schedules:
           ClientError: there is none of that name.
         """
         with explained():
-            return [run.run_id for one in self._named(name) for run in self._under_way(one)]
+            return [run.run_id for one in self._named(name) for run in self._runs(one) if not is_finished(run)]
 
     def delete(self, name: str) -> None:
         """Delete all recurring runs of a name, and so what they have under way.
@@ -168,7 +187,7 @@ class Schedules:
     def _all(self) -> Iterator[Any]:
         return self._server.pages(self._api.list_recurring_runs, "recurring_runs", namespace=self._server.namespace)
 
-    def _under_way(self, recurring: Any) -> list[Any]:
+    def _runs(self, recurring: Any) -> list[Any]:
         predicates = [{"operation": "EQUALS", "key": "recurring_run_id", "stringValue": recurring.recurring_run_id}]
         runs = self._server.pages(
             self._api.list_runs,
@@ -178,12 +197,12 @@ class Schedules:
             filter=json.dumps({"predicates": predicates}),
         )
         # Not every server knows that key; what it does not filter is filtered here.
-        mine = (run for run in runs if run.recurring_run_id == recurring.recurring_run_id)
-        return [run for run in mine if not is_finished(run)]
+        return [run for run in runs if run.recurring_run_id == recurring.recurring_run_id]
 
 
 def _oldest_first(found: list[Any]) -> list[Any]:
-    return sorted(found, key=lambda one: one.created_at)
+    # Two of one second have a fixed order as well, the same for everybody.
+    return sorted(found, key=lambda one: (one.created_at, one.recurring_run_id))
 
 
 def with_seconds(cron: str | None) -> str | None:

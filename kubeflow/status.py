@@ -17,7 +17,9 @@ SKIPPED, FAILED, CANCELLED = "skipped", "failed", "cancelled"
 
 _FINISHED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _STATES = {"SUCCEEDED": DONE, "FAILED": FAILED, "CANCELED": CANCELLED, "SKIPPED": SKIPPED, "CACHED": CACHED}
-_STARTED_TWICE = re.compile(r"\(\d+\)$")
+_ATTEMPT = re.compile(r"(.+)\((\d+)\)")
+_ALL = 10**9
+"""More than any number of an attempt."""
 
 
 class TaskState(NamedTuple):
@@ -50,6 +52,16 @@ def run_state(run: Any) -> str:
     return _STATES.get(run.state, WAITING if run.state == "PENDING" else RUNNING)
 
 
+def newest_try(run: Any) -> datetime.datetime:
+    """Return when a run began, or was gone on with after a failure.
+
+    Args:
+      run: as kfp's client gives it.
+    """
+    begun = [one.update_time for one in run.state_history or () if one.state == "RUNNING"]
+    return max(begun, default=run.created_at)
+
+
 def task_states(run: Any, nodes: dict[str, str], now: datetime.datetime) -> list[TaskState]:
     """Return how each task of a run fares, in the order of the pipeline.
 
@@ -59,14 +71,25 @@ def task_states(run: Any, nodes: dict[str, str], now: datetime.datetime) -> list
       now: with its time zone.
     """
     details = (run.run_details.task_details if run.run_details else None) or []
-    found: dict[str, list[Any]] = {}
-    for one in details:
-        found.setdefault(_STARTED_TWICE.sub("", one.display_name or ""), []).append(one)
+    found = _by_key(details)
     over = run_state(run) if is_finished(run) else None
     return [
         TaskState(node, *_fares(found.get(key, []), found.get(f"{key}-driver", []), over, now))
         for key, node in nodes.items()
     ]
+
+
+def _by_key(details: list[Any]) -> dict[str, list[Any]]:
+    """The entries of the server's list that say how a task fares, by its key.
+
+    `X` stands for all its attempts, `X(0)`, `X(1)` and so on; where it is missing, the last of those does.
+    """
+    attempts: dict[str, dict[int, list[Any]]] = {}
+    for one in details:
+        match = _ATTEMPT.fullmatch(one.display_name or "")
+        key, number = (match[1], int(match[2])) if match else (one.display_name or "", _ALL)
+        attempts.setdefault(key, {}).setdefault(number, []).append(one)
+    return {key: numbered[max(numbered)] for key, numbered in attempts.items()}
 
 
 def _fares(own: list[Any], drivers: list[Any], over: str | None, now: datetime.datetime) -> tuple[str, float | None]:

@@ -66,4 +66,6 @@ def retry_window(task: schema.Task) -> int:
       task: as `settings` returns it.
     """
     pods = 1 + (task.retries or 0)
-    return pods * (pod_seconds(task) or _UNBOUNDED) + round(sum(pauses(task)))
+    # Argo knows no longest pause.
+    between = sum((task.retry_seconds or 0) * 2**number for number in range(pods - 1))
+    return pods * (pod_seconds(task) or _UNBOUNDED) + between

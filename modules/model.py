@@ -39,7 +39,7 @@ def build_model(num_classes: int, height: int, width: int, config: dict[str, Any
     prepared = keras.applications.vgg16.preprocess_input(images)
     backbone = keras.applications.VGG16(include_top=False, weights=None, input_tensor=prepared)
     if weights_path is not None:
-        backbone.set_weights(weights.load(weights_path))
+        weights.load(weights_path, backbone)
     head = build_head(num_classes, backbone.output.shape[1:], config)
     return keras.Model(images, head(backbone.output), name="classifier")
 

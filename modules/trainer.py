@@ -108,8 +108,9 @@ def build(split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
       split: says the size of pictures and the number of classes.
       config: as `run_fn` gets it.
     """
-    keras.utils.set_random_seed(config["training"]["seed"])
     path = weights.locate(config["model"]["weights"])
+    # Right before what it is for: whatever draws in between would change the head.
+    keras.utils.set_random_seed(config["training"]["seed"])
     return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path)
 
 

@@ -78,22 +78,19 @@ def check(weights: str | None) -> None:
         return
     if not Path(str(weights)).is_file():
         raise WeightsFileError(f"model.weights = {weights}: no such file; expected imagenet, null or the path of an H5 file")
-    load(str(weights))
+    load(str(weights), keras.applications.VGG16(weights=None, include_top=False))
 
 
-def load(path: str) -> list[np.ndarray]:
+def load(path: str, backbone: keras.Model) -> None:
     """Read the weights of VGG16 without its top, in either of Keras's two formats, whatever the file is called.
 
     Args:
       path: of an H5 file.
-
-    Returns:
-      Kernel and bias of the 13 convolution layers, in order, float32.
+      backbone: VGG16 without its top, which gets them.
 
     Raises:
       WeightsFileError: the file can't be read, or holds other weights.
     """
-    model = keras.applications.VGG16(weights=None, include_top=False)
     try:
         # Keras tells its formats apart by the name alone.
         suffix = ".weights.h5" if _is_of_keras_3(path) else ".h5"
@@ -102,12 +99,11 @@ def load(path: str) -> list[np.ndarray]:
             warnings.simplefilter("ignore")
             link = Path(scratch, f"vgg16{suffix}")
             link.symlink_to(os.path.abspath(path))
-            model.load_weights(link)
+            backbone.load_weights(link)
     except Exception as error:  # h5py and Keras raise many kinds
         raise WeightsFileError(
             f"model.weights = {path}: expected an H5 file of VGG16 without its top, as Keras writes one: {_short(error)}"
         ) from None
-    return model.get_weights()
 
 
 def _is_of_keras_3(path: str) -> bool:

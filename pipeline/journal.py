@@ -100,15 +100,14 @@ def read_node(connection: Connection, run_id: str, node_id: str) -> NodeRecord |
     return _read(mlmd.MetadataStore(connection), _NODE_TYPE, _node_name(run_id, node_id), NodeRecord)
 
 
-def read_end(connection: Connection, run_id: str) -> Ending | None:
+def read_end(connection: Connection, run_id: str) -> RunRecord | None:
     """Return how a run ended; None if nothing is written of it.
 
     Args:
       connection: of the metadata store.
       run_id: of the run.
     """
-    record = _read(mlmd.MetadataStore(connection), _RUN_TYPE, run_id, RunRecord)
-    return record.ending if record else None
+    return _read(mlmd.MetadataStore(connection), _RUN_TYPE, run_id, RunRecord)
 
 
 def _node_name(run_id: str, node_id: str) -> str:
@@ -123,7 +122,16 @@ def _read(store: mlmd.MetadataStore, type_name: str, name: str, record: type[_Re
 def _write(store: mlmd.MetadataStore, type_name: str, name: str, record: pydantic.BaseModel) -> None:
     context: Any = store.get_context_by_type_and_name(type_name, name)
     if context is None:
-        type_id = store.put_context_type(metadata_store_pb2.ContextType(name=type_name))
+        type_id = _type_id(store, type_name)
         context = metadata_store_pb2.Context(type_id=type_id, name=name)
     context.custom_properties[_PROPERTY].string_value = record.model_dump_json()
     store.put_contexts([context])
+
+
+def _type_id(store: mlmd.MetadataStore, name: str) -> int:
+    """The type of a context, made if it is missing; nodes that begin at once may both find it so."""
+    wanted = metadata_store_pb2.ContextType(name=name)
+    try:
+        return store.put_context_type(wanted)
+    except (mlmd.errors.AlreadyExistsError, mlmd.errors.AbortedError, mlmd.errors.InternalError):
+        return store.put_context_type(wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from pipeline.pipeline import create_data_pipeline, create_pipeline
 _PIPELINE_ROOT = "pipeline_root"
 
 RUNNING, FAILED = "running", "failed"
+_log = logging.getLogger("finetune.pipeline.local_runner")
 
 
 class NodeStatus(NamedTuple):
@@ -86,19 +88,22 @@ def run_locally(
             on_status(status)
 
         def end(ended: Ending) -> None:
-            journal.note_end(connection, ended, begun)
+            try:
+                journal.note_end(connection, ended, begun)
+            except Exception as error:  # nothing that goes wrong here may change how the run ended
+                _log.warning("how the run ended could not be written into ML Metadata: %s", type(error).__name__)
             notify.post(config.notify, ended)
 
         look = notify.look(config.notify, run_id, look or str(output_dir))
         try:
             run(pipeline, connection, note, config.beam, run_id)
-        except (RunError, KeyboardInterrupt) as error:
+            found = outcome.read(connection, run_id)
+        except BaseException as error:
             refused, node_id = getattr(error, "refused", False), getattr(error, "node_id", None)
             verdict = Verdict.REFUSED if refused else Verdict.FAILED
-            reason = str(error) or "interrupted"
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
             end(Ending(pipeline=config.name, run=run_id, verdict=verdict, reason=reason, node=node_id, look=look))
             raise
-        found = outcome.read(connection, run_id)
         # Looking up and publishing what is published already are no changes, and never cached.
         always = {one.id for one in pipeline.components if isinstance(one, resolver.Resolver | Publisher)}
         end(found.ending(config.name, run_id, unchanged=done <= always, look=look))

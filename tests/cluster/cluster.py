@@ -121,7 +121,7 @@ class Cluster:
         found: dict[str, dict[int, str]] = {}
         listed = json.loads(self.kubectl("get", "pods", "--selector", f"pipeline/runid={run_id}", "--output", "json"))
         for pod in listed["items"]:
-            match = _EXECUTOR.search(pod["metadata"]["annotations"].get("workflows.argoproj.io/node-name", ""))
+            match = _match(pod)
             if match:
                 found.setdefault(match[1], {})[int(match[2] or 0)] = pod["status"]["phase"]
         return {key: [phases[number] for number in sorted(phases)] for key, phases in found.items()}
@@ -131,8 +131,7 @@ class Cluster:
         for _ in every(3, seconds):
             listed = json.loads(self.kubectl("get", "pods", "--selector", f"pipeline/runid={run_id}", "--output", "json"))
             for pod in sorted(listed["items"], key=lambda one: one["metadata"]["creationTimestamp"], reverse=True):
-                match = _EXECUTOR.search(pod["metadata"]["annotations"].get("workflows.argoproj.io/node-name", ""))
-                if match and match[1] == key and pod["status"]["phase"] == "Running":
+                if task_of(pod) == key and pod["status"]["phase"] == "Running":
                     return pod["metadata"]["name"]
         raise AssertionError(f"{key} of {run_id} never ran")
 
@@ -174,6 +173,16 @@ class Cluster:
                 for one in list(runs):
                     server.api.delete_run(one.run_id)
                 server.api.delete_experiment(experiment.experiment_id)
+
+
+def task_of(pod: dict[str, Any]) -> str | None:
+    """The key of the task whose container a pod runs; None for a driver's."""
+    match = _match(pod)
+    return match[1] if match else None
+
+
+def _match(pod: dict[str, Any]) -> re.Match[str] | None:
+    return _EXECUTOR.search(pod["metadata"]["annotations"].get("workflows.argoproj.io/node-name", ""))
 
 
 def every(pause: float, seconds: float) -> Iterator[None]:

@@ -98,7 +98,7 @@ def end_of(url: str, run_id: str) -> Ending:
     """How a run ended, as ML Metadata has it."""
     found = journal.read_end(folders.metadata_connection(url), run_id)
     assert found is not None
-    return found
+    return found.ending
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +144,7 @@ def test_what_a_run_says_of_itself_outlives_it(
     assert trainer is not None
     assert trainer.state == "done"
     assert [(one.code, "SIGKILL" in one.reason) for one in trainer.failures] == [(1, True)]
-    ended = journal.read_end(connection, "run-1")
-    assert ended is not None
+    ended = end_of(url, "run-1")
     assert (ended.verdict, ended.version) == (Verdict.PUBLISHED, published(first))
     assert ended.accuracy == first["Evaluator"].artifacts["metrics"]["metadata"]["accuracy"]
     assert ended.accuracy_interval is not None

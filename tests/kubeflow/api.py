@@ -24,7 +24,7 @@ import yaml
 from tests import web
 
 PREFIX = "/apis/v2beta1"
-FIRST = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
+FIRST = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 ANSWERS = Path(__file__).parent / "answers"
 
@@ -47,6 +47,8 @@ class Server:
 
     Attributes:
       failures: statuses for the next requests.
+      forbidden: whether who asks may not see recurring runs.
+      dead: runs whose workflows were deleted.
       away: how many of the next requests find nobody.
       progress: states of the tasks of any run by key, look by look; the run ends with the last.
     """
@@ -56,6 +58,7 @@ class Server:
         self.failures: list[int] = []
         self.away = 0
         self.dead: set[str] = set()
+        self.forbidden = False
         self.requests: list[str] = []
         self.progress: list[dict[str, str]] = [{}]
         self.final = "SUCCEEDED"
@@ -218,6 +221,10 @@ class Server:
         return run
 
     def _get_recurringruns(self, name: str, action: str, query: dict[str, str], *_: Any) -> Any:
+        if self.forbidden:
+            raise RefusalError(403, "User is not authorized to list recurring runs")
+        if name:
+            return _one(self.recurring, name)
         return _page(api.V2beta1ListRecurringRunsResponse, "recurring_runs", list(self.recurring.values()), query)
 
     def _post_recurringruns(self, name: str, action: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
@@ -234,11 +241,12 @@ class Server:
         self.recurring[made.recurring_run_id] = made
         return made
 
-    def _delete_recurringruns(self, name: str, *_: Any) -> Any:
+    def _delete_recurringruns(self, name: str, action: str, query: dict[str, str], *_: Any) -> Any:
         _one(self.recurring, name)
         del self.recurring[name]
-        # Their workflows are gone, and nobody tells this server of it.
-        self.dead |= {run.run_id for run in self.runs.values() if run.recurring_run_id == name}
+        if query.get("propagation_policy") != "ORPHAN":
+            # Their workflows are gone, and nobody tells this server of it.
+            self.dead |= {run.run_id for run in self.runs.values() if run.recurring_run_id == name}
         return {}
 
     def _check_references(self, made: Any) -> None:

@@ -100,10 +100,12 @@ def supervised(
 
     monkeypatch.setattr(attempts, "attempt", attempt)
     monkeypatch.setattr(attempts.Interrupted, "sleep", lambda self, seconds: pauses.append(seconds))
+    written: list[str] = []
+    monkeypatch.setattr(node_entrypoint, "_note_failure", lambda asked, answer, seconds: written.append(answer.state))
     task = schema.Task.model_validate(settings)
-    answer, failed = node_entrypoint._supervise(request("-"), task, attempts.Interrupted())
+    answer = node_entrypoint._supervise(request("-"), task, attempts.Interrupted())
     assert not left
-    return answer.code, [one["reason"] for one in failed], pauses
+    return answer.code, written, pauses
 
 
 def test_what_may_pass_is_tried_again_after_the_configured_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +124,32 @@ def test_the_node_s_time_bounds_all_attempts(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_pod_that_is_to_end_tries_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert supervised(monkeypatch, [-1], retries=5, retry_seconds=1) == (1, ["1"], [])
+
+
+def test_who_ends_a_container_signals_all_its_processes_and_the_node_s_gets_one_signal(tmp_path: Path) -> None:
+    code = (
+        "import signal; from kubeflow import attempts, node_process;"
+        "attempts._PROCESS = 'tests.kubeflow.unruly';"
+        "interrupted = attempts.Interrupted(); signal.signal(signal.SIGTERM, interrupted);"
+        f"request = node_process.Request(node='Counting', run='1', config='count {tmp_path}/count', task={{}}, uncached=[],"
+        " metadata=None);"
+        "attempts.attempt(request, None, interrupted)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as parent:
+        while not (tmp_path / "count").exists():
+            time.sleep(0.05)
+        os.killpg(parent.pid, signal.SIGTERM)
+        parent.wait(30)
+    assert (tmp_path / "count").read_text() == "1"
+
+
+def test_what_a_process_leaves_behind_goes_with_it(tmp_path: Path) -> None:
+    attempts.attempt(request(f"orphan {tmp_path}/pid"), None, attempts.Interrupted())
+    deadline = time.monotonic() + 10
+    orphan = int((tmp_path / "pid").read_text())
+    while alive(orphan) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(orphan)
 
 
 def test_sigterm_reaches_the_process_of_the_node(tmp_path: Path) -> None:
@@ -170,6 +198,8 @@ def test_the_window_for_lost_pods_holds_all_of_them() -> None:
     task = schema.Task(retries=2, retry_seconds=30, timeout_seconds=36_000)
     assert tasks.retry_window(task) > 3 * 36_000
     assert tasks.retry_window(schema.Task(retries=2, retry_seconds=30)) > 3 * 7 * 24 * 3600
+    # Argo knows no longest pause.
+    assert tasks.retry_window(schema.Task(retries=10, retry_seconds=600, timeout_seconds=60)) > 600 * (2**10 - 1)
 
 
 @pytest.mark.parametrize("run_id", ["{{$.pipeline_job_uuid}}", "{{workflow.uid}}", " "])

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import main
-from kubeflow import client, folders, follow
+from kubeflow import client, folders, follow, schedules
 from pipeline import journal
 from pipeline.ending import Ending, Verdict
+from tests import web
 from tests.kubeflow import api
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,6 +103,8 @@ def test_servers_that_are_served(version: str, pipeline: Path) -> None:
         used = server.versions[run.pipeline_version_reference.pipeline_version_id]
         # An older one knows no security contexts, and would refuse the run.
         assert ("securityContext" in json.dumps(used.pipeline_spec)) == ("2.15" not in version)
+        # Older ones try again what failed, not what was lost.
+        assert ("retryPolicy" in json.dumps(used.pipeline_spec)) == ("2.15" not in version and "2.16" not in version)
         assert not client.Pipelines(host).upload(pipeline)[2]
 
 
@@ -116,6 +119,19 @@ def test_servers_that_are_served(version: str, pipeline: Path) -> None:
 )
 def test_other_servers_are_refused_with_the_reason(version: str, said: str) -> None:
     with api.serving(api.Server(version=version)) as host, pytest.raises(client.ClientError, match=said):
+        client.Pipelines(host)
+
+
+def test_a_server_behind_its_pages_goes_by_another_name_and_a_login_page_is_none(pipeline: Path) -> None:
+    def pages(method: str, path: str, body: bytes, headers: object) -> tuple[int, object]:
+        return 200, {"apiServerTagName": "2.17.0", "apiServerReady": True}
+
+    def login(method: str, path: str, body: bytes, headers: object) -> tuple[int, object]:
+        return 200, "<html>"
+
+    with web.serving(pages) as host:
+        assert client.Pipelines(host).version == (2, 17)
+    with web.serving(login) as host, pytest.raises(client.ClientError, match="is no Kubeflow Pipelines API"):
         client.Pipelines(host)
 
 
@@ -230,6 +246,69 @@ def test_a_change_of_schedule_ends_no_run_that_is_under_way(server: api.Server, 
     assert followed.exit_code == 0, followed.output
     assert "the schedule that nightly replaced is removed" in followed.stderr
     assert scheduled(server, "nightly") == ["ENABLED"]
+
+
+def test_two_who_schedule_at_once_leave_one_schedule_that_runs(server: api.Server, host: str, pipeline: Path) -> None:
+    nightly = ["schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every"]
+    assert kubeflow(host, *nightly, "60").exit_code == 0
+    ours = client.Pipelines(host)
+    made = schedules.Schedules(ours)
+    create = ours.api.create_recurring_run
+
+    def create_and_be_overtaken(*arguments: object, **options: object) -> object:
+        found = create(*arguments, **options)
+        if options["interval_second"] == 120:
+            made.schedule("nightly", pipeline, schedules.Schedule(every_seconds=240), None, {}, None)
+        return found
+
+    ours.api.create_recurring_run = create_and_be_overtaken
+    made.schedule("nightly", pipeline, schedules.Schedule(every_seconds=120), None, {}, None)
+    made.sweep()
+    (left,) = (one for one in server.recurring.values() if one.display_name == "nightly")
+    assert (left.status, left.trigger.periodic_schedule.interval_second) == ("ENABLED", "240")
+
+
+def test_what_a_replaced_schedule_started_stays_with_its_logs(server: api.Server, host: str, pipeline: Path) -> None:
+    nightly = ["schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every"]
+    kubeflow(host, *nightly, "60")
+    run = server.start_scheduled(*server.recurring.values())
+    kubeflow(host, "status", run.run_id)
+    assert "is removed" in kubeflow(host, *nightly, "3600").stderr
+    assert run.run_id not in server.dead
+
+
+def test_an_older_server_would_take_them_along_and_is_waited_for(pipeline: Path) -> None:
+    server = api.Server(version="2.15.2")
+    with api.serving(server) as host:
+        nightly = ["schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every"]
+        kubeflow(host, *nightly, "60")
+        run = server.start_scheduled(*server.recurring.values())
+        kubeflow(host, "status", run.run_id)
+        run.finished_at = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=50)
+        assert "is removed" not in kubeflow(host, *nightly, "3600").stderr
+        run.finished_at -= datetime.timedelta(minutes=20)
+        assert "is removed" in kubeflow(host, "status", run.run_id).stderr
+
+
+def test_who_may_not_see_schedules_is_told_and_the_status_stays_what_it_is(
+    server: api.Server, host: str, pipeline: Path
+) -> None:
+    run_id = submitted(host, pipeline)
+    server.forbidden = True
+    shown = kubeflow(host, "status", run_id)
+    assert shown.exit_code == 0, shown.output
+    assert "schedules that were replaced could not be looked for: HTTP 403" in shown.stderr
+
+
+def test_a_run_whose_schedule_is_gone_is_not_gone_on_with(server: api.Server, host: str, pipeline: Path) -> None:
+    server.final = "FAILED"
+    kubeflow(host, "schedule", "--pipeline", str(pipeline), "--name", "nightly", "--every", "60")
+    run = server.start_scheduled(*server.recurring.values())
+    kubeflow(host, "status", run.run_id)
+    assert kubeflow(host, "change-schedule", "delete", "nightly", "--yes").exit_code == 0
+    refused = kubeflow(host, "retry", run.run_id)
+    assert refused.exit_code == 1
+    assert "the schedule that started this run is gone" in refused.stderr
 
 
 def test_what_others_scheduled_under_one_name_is_left_alone(server: api.Server, host: str, pipeline: Path) -> None:

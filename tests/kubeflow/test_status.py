@@ -118,3 +118,36 @@ def test_a_cancelled_run_that_was_gone_on_with_and_failed_has_failed() -> None:
     history = [kfp_server_api.V2beta1RuntimeStatus(state=state) for state in states]
     assert status.run_state(kfp_server_api.V2beta1Run(state="FAILED", state_history=history)) == "failed"
     assert status.run_state(kfp_server_api.V2beta1Run(state="FAILED", state_history=history[:4])) == "cancelled"
+
+
+def detail(name: str, state: str | None) -> Any:
+    return kfp_server_api.V2beta1PipelineTaskDetail(display_name=name, state=state, start_time=NOW, end_time=NOW)
+
+
+@pytest.mark.parametrize(
+    ("details", "state"),
+    [
+        ({"trainer": "SUCCEEDED", "trainer(0)": "FAILED", "trainer(1)": "SUCCEEDED"}, "done"),
+        ({"trainer": "RUNNING", "trainer(0)": "FAILED", "trainer(1)": "RUNNING"}, "running"),
+        ({"trainer": "FAILED", "trainer(0)": "FAILED", "trainer(1)": "FAILED"}, "failed"),
+        # Where Argo has no wrapper around the attempts, the last one counts.
+        ({"trainer(0)": "FAILED", "trainer(10)": "SUCCEEDED", "trainer(2)": "FAILED"}, "done"),
+        ({"trainer": "SUCCEEDED", "trainer-driver(0)": "FAILED", "trainer-driver(1)": "SUCCEEDED"}, "done"),
+        ({"trainer-driver": "FAILED", "trainer-driver(0)": "FAILED"}, "failed"),
+        ({"trainer-driver": "PENDING"}, "running"),
+        ({}, "waiting"),
+    ],
+)
+def test_of_several_attempts_the_one_that_counts_is_shown(details: dict[str, str], state: str) -> None:
+    listed = [detail(name, said) for name, said in details.items()]
+    run = kfp_server_api.V2beta1Run(state="RUNNING", run_details=kfp_server_api.V2beta1RunDetails(task_details=listed))
+    (found,) = status.task_states(run, {"trainer": "Trainer"}, NOW)
+    assert found.state == state
+
+
+def test_a_run_that_was_gone_on_with_began_anew() -> None:
+    history = [
+        kfp_server_api.V2beta1RuntimeStatus(state=state, update_time=NOW + datetime.timedelta(minutes=minute))
+        for minute, state in enumerate([None, "PENDING", "RUNNING", "FAILED", "RUNNING", "FAILED"])
+    ]
+    assert status.newest_try(kfp_server_api.V2beta1Run(state_history=history)) == NOW + datetime.timedelta(minutes=4)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,3 +27,15 @@ if what == "sleep":
     if request.node == "Stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
+if what == "count":
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, frame: signals.append(signum))
+    Path(argument).write_text("0")
+    while not signals:
+        time.sleep(0.05)
+    time.sleep(1)
+    Path(argument).write_text(str(len(signals)))
+if what == "orphan":
+    with subprocess.Popen(["sleep", "60"]) as orphan:
+        Path(argument).write_text(str(orphan.pid))
+        os._exit(0)

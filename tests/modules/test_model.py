@@ -1,7 +1,11 @@
+import shutil
+import types
+from pathlib import Path
+
 import keras
 import numpy as np
 
-from modules import model
+from modules import model, trainer
 
 CONFIG = {"dense_units": 256, "dropout": 0.5, "l2": 0.0}
 
@@ -35,3 +39,16 @@ def test_the_classifier_is_vgg16_on_rgb_and_a_head() -> None:
     expected = classifier.get_layer("head")(features)
     np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
     np.testing.assert_allclose(np.sum(expected, axis=-1), 1.0, atol=1e-5)
+
+
+def test_the_head_is_the_same_for_a_seed_whatever_the_backbone_s_weights(tmp_path: Path) -> None:
+    keras.applications.VGG16(weights=None, include_top=False).save_weights(tmp_path / "vgg.weights.h5")
+    shutil.copy(tmp_path / "vgg.weights.h5", tmp_path / "other.h5")
+    data = types.SimpleNamespace(num_classes=3, height=32, width=32)
+    heads = []
+    for path in (None, str(tmp_path / "vgg.weights.h5"), str(tmp_path / "other.h5")):
+        config = {"training": {"seed": 7}, "model": CONFIG | {"weights": path}}
+        heads.append(trainer.build(types.SimpleNamespace(data=data), config).get_weights()[26:])
+    for head in heads[1:]:
+        for ours, theirs in zip(head, heads[0], strict=True):
+            np.testing.assert_array_equal(ours, theirs)

@@ -80,6 +80,11 @@ def run(request: pytest.FixtureRequest) -> str:
     return request.node.name
 
 
+def end_of(connection: journal.Connection, run: str) -> Ending | None:
+    found = journal.read_end(connection, run)
+    return found.ending if found else None
+
+
 def test_of_what_has_not_ended_nothing_is_read(connection: journal.Connection, run: str) -> None:
     assert journal.read_node(connection, run, "Trainer") is None
     assert journal.read_end(connection, run) is None
@@ -105,20 +110,20 @@ def test_failures_of_several_pods_add_up_and_the_last_state_counts(connection: j
 def test_an_end_is_read_as_it_was_written(connection: journal.Connection, run: str) -> None:
     ending = PUBLISHED.model_copy(update={"run": run})
     assert journal.note_end(connection, ending, now())
-    assert journal.read_end(connection, run) == ending
+    assert end_of(connection, run) == ending
 
 
 def test_of_nodes_that_failed_in_parallel_the_first_has_the_word(connection: journal.Connection, run: str) -> None:
     begun = now()
     assert journal.note_end(connection, failed("Trainer", run), begun)
     assert not journal.note_end(connection, failed("DataGate", run), begun)
-    assert journal.read_end(connection, run) == failed("Trainer", run)
+    assert end_of(connection, run) == failed("Trainer", run)
 
 
 def test_a_later_try_has_the_last_word(connection: journal.Connection, run: str) -> None:
     assert journal.note_end(connection, failed("Trainer", run), now())
     assert journal.note_end(connection, failed("Pusher", run), now())
-    assert journal.read_end(connection, run) == failed("Pusher", run)
+    assert end_of(connection, run) == failed("Pusher", run)
 
 
 def test_success_has_the_word_before_failures_whenever_it_began(connection: journal.Connection, run: str) -> None:
@@ -128,7 +133,7 @@ def test_success_has_the_word_before_failures_whenever_it_began(connection: jour
         journal.note_end(connection, failed("Trainer", run), now())
         assert journal.note_end(connection, ending, begun)
         assert not journal.note_end(connection, failed("Trainer", run), begun)
-        assert journal.read_end(connection, run) == ending
+        assert end_of(connection, run) == ending
 
 
 def test_a_server_must_be_vouched_for(tls_server: str, monkeypatch: pytest.MonkeyPatch, trusting: None) -> None:
