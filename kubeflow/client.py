@@ -98,7 +98,7 @@ class Pipelines:
     def _as_known(self, pipeline: Path) -> Iterator[str]:
         """The file of a pipeline without what the server does not know, or takes for something else.
 
-        Before 2.16 it refuses security contexts. Before 2.17 it tries a task again that failed, which its pod did already, and
+        Before 2.16 it refuses security contexts. Before 2.17 it tries a task again that failed, as its pod did already, and
         none whose pod was lost.
         """
         if self.version >= _LOST_PODS_ALONE_FROM:

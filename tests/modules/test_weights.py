@@ -10,6 +10,13 @@ import pytest
 from modules import model, weights
 
 
+def loaded(path: str) -> list[np.ndarray]:
+    """The weights in a file."""
+    backbone = keras.applications.VGG16(weights=None, include_top=False)
+    weights.load(path, backbone)
+    return backbone.get_weights()
+
+
 @pytest.fixture(scope="module")
 def vgg() -> keras.Model:
     return keras.applications.VGG16(weights=None, include_top=False)
@@ -128,7 +135,7 @@ def test_a_file_of_something_else_is_refused_by_name(write: Callable[[Path], Non
     path = tmp_path / "other.weights.h5"
     write(path)
     said = rf"model\.weights = {path}: expected an H5 file of VGG16 without its top, as Keras writes one: \S"
-    for use in (weights.load, weights.locate):
+    for use in (loaded, weights.locate):
         with pytest.raises(weights.WeightsFileError, match=said):
             use(str(path))
 
@@ -139,13 +146,6 @@ def test_a_file_that_was_cut_off_is_refused(written: Path, tmp_path: Path) -> No
         opened.truncate(written.stat().st_size // 2)
     with pytest.raises(weights.WeightsFileError, match=r"cut\.h5: expected an H5 file of VGG16"):
         loaded(str(tmp_path / "cut.h5"))
-
-
-def loaded(path: str) -> list[np.ndarray]:
-    """The weights in a file."""
-    backbone = keras.applications.VGG16(weights=None, include_top=False)
-    weights.load(path, backbone)
-    return backbone.get_weights()
 
 
 def test_imagenet_weights_are_the_ones_printed_elsewhere() -> None:
