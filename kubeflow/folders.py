@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from ml_metadata.proto import metadata_store_pb2
 
 from configs import schema
+from pipeline import place
 from pipeline.journal import Connection
 
 METADATA_VARIABLE = "FINETUNE_METADATA_URL"
@@ -39,10 +40,10 @@ class Folders(NamedTuple):
 
 
 def folders(config: schema.Config) -> Folders:
-    """Return the folders of a configuration, as the containers see them."""
-    own = os.path.join(config.kubeflow.volume.path, config.name)
-    root = config.kubeflow.pipeline_root or os.path.join(own, "pipeline_root")
-    return Folders(root, os.path.join(own, "serving"), os.path.join(own, "work"))
+    """Return the folders of a configuration, as processes see them that work in the volume's folder (`place.inside`)."""
+    volume = config.kubeflow.volume.path
+    root = config.kubeflow.pipeline_root or place.pipeline_root(config, volume, config.name)
+    return Folders(root, os.path.join(volume, config.name, "serving"), os.path.join(config.name, place.WORK))
 
 
 def cache_dir(config: schema.Config) -> str:

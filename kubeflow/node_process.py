@@ -57,13 +57,16 @@ def run(request: Request) -> Answer:
     """
     from configs import schema
     from kubeflow import folders, outputs, parameters, tasks
-    from pipeline import failures, node
+    from pipeline import adoption, failures, node, place
     from pipeline.pipeline import create_pipeline
 
     try:
         config = parameters.with_values(request.config, request.task.get("inputs", {}).get("parameterValues", {}))
         connection = folders.metadata_connection(request.metadata)
-        ir = node.compile_for_run(create_pipeline(config, **folders.folders(config)._asdict()), request.run)
+        own = folders.folders(config)
+        ir = node.compile_for_run(create_pipeline(config, **own._asdict()), request.run)
+        os.makedirs(config.kubeflow.volume.path, exist_ok=True)
+        os.chdir(config.kubeflow.volume.path)
     except (schema.ConfigError, ValueError) as error:
         return Answer(code=failures.WILL_NOT, state=str(error))
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
@@ -76,6 +79,8 @@ def run(request: Request) -> Answer:
     try:
         due = None
         if request.node == tasks.UP_TO_DATE:
+            place.note_deleted(connection, config.name)
+            adoption.adopt(connection, config.name, own.pipeline_root, own.serving_dir)
             due = _first_due(ir, connection, config)
             if due:
                 _fetch_weights(config)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.components.common import resolver
 from tfx.orchestration import metadata
@@ -19,11 +20,10 @@ from tfx.orchestration import pipeline as tfx_pipeline
 
 from components.publisher.component import Publisher
 from configs import schema
-from pipeline import failures, journal, node, notify, outcome
+from pipeline import adoption, failures, journal, node, notify, outcome, place
 from pipeline.ending import Ending, Verdict
 from pipeline.pipeline import create_data_pipeline, create_pipeline
-
-_PIPELINE_ROOT = "pipeline_root"
+from serving import versions
 
 RUNNING, FAILED = "running", "failed"
 _log = logging.getLogger("finetune.pipeline.local_runner")
@@ -71,12 +71,14 @@ def run_locally(
     Raises:
       RunError: a node failed, or another run is using the folder.
     """
-    with _project(output_dir) as (folder, connection):
+    with _project(output_dir, config) as (folder, connection):
+        root, serving_dir = place.pipeline_root(config, str(folder)), str(folder / "serving")
+        adoption.adopt(connection, config.name, root, serving_dir)
         pipeline = create_pipeline(
             config,
-            pipeline_root=str(folder / _PIPELINE_ROOT),
-            serving_dir=str(folder / "serving"),
-            work_dir=str(folder / "work"),
+            pipeline_root=root,
+            serving_dir=serving_dir,
+            work_dir=place.WORK,
             metadata_connection_config=connection,
         )
         begun, run_id = datetime.datetime.now(datetime.UTC), new_run_id()
@@ -124,10 +126,9 @@ def check_data(config: schema.Config, output_dir: Path, on_status: Callable[[Nod
     Raises:
       RunError: a node failed, or a run is using the folder.
     """
-    with _project(output_dir) as (folder, connection):
-        pipeline = create_data_pipeline(
-            config, pipeline_root=str(folder / _PIPELINE_ROOT), metadata_connection_config=connection
-        )
+    with _project(output_dir, config) as (folder, connection):
+        root = place.pipeline_root(config, str(folder))
+        pipeline = create_data_pipeline(config, pipeline_root=root, metadata_connection_config=connection)
         run_id = new_run_id()
         run(pipeline, connection, on_status, config.beam, run_id)
         return outcome.read_data(connection, run_id)
@@ -171,8 +172,8 @@ def run(
 
 
 @contextlib.contextmanager
-def _project(output_dir: Path) -> Iterator[tuple[Path, metadata_store_pb2.ConnectionConfig]]:
-    """Keep other runs out of an output folder; the lock ends with the process, however that ends.
+def _project(output_dir: Path, config: schema.Config) -> Iterator[tuple[Path, metadata_store_pb2.ConnectionConfig]]:
+    """Keep other runs and other pipelines out of an output folder, and work in it; the lock ends with the process.
 
     Yields its absolute path and the connection of its metadata store.
     """
@@ -184,6 +185,30 @@ def _project(output_dir: Path) -> Iterator[tuple[Path, metadata_store_pb2.Connec
         except BlockingIOError:
             raise RunError(f"{output_dir}: another run is using this folder") from None
         # Nobody else is here, so these belong to a run that was killed.
-        for leftover in folder.glob(f"{_PIPELINE_ROOT}/*/.system/executor_execution/*/.temp"):
+        for leftover in folder.glob(f"{place.PIPELINE_ROOT}/*/.system/executor_execution/*/.temp"):
             shutil.rmtree(leftover, ignore_errors=True)
-        yield folder, metadata.sqlite_metadata_connection_config(str(folder / "metadata.db"))
+        database = folder / "metadata.db"
+        place.set_orphans_aside(str(folder), has_metadata=database.exists())
+        connection = metadata.sqlite_metadata_connection_config(str(database))
+        owner = _owner(output_dir, database, connection, folder)
+        if owner not in {None, config.name}:
+            raise RunError(
+                f"{output_dir} belongs to the pipeline {owner}, and the configuration's name is {config.name}: name another"
+                " --output-dir, or give it that name"
+            )
+        with place.inside(str(folder)):
+            place.note_deleted(connection, config.name)
+            yield folder, connection
+
+
+def _owner(output_dir: Path, database: Path, connection: metadata_store_pb2.ConnectionConfig, folder: Path) -> str | None:
+    """The pipeline that an output folder belongs to, by its metadata or, where that is gone, by what is served."""
+    try:
+        place.make_relative(connection)
+        names = [context.name for context in mlmd.MetadataStore(connection).get_contexts_by_type("pipeline")]
+    except (mlmd.errors.StatusError, RuntimeError) as error:
+        raise RunError(
+            f"{output_dir / database.name} can't be read ({error}): restore it, or move it away; then all is made again and"
+            " compared with what is served"
+        ) from None
+    return names[0] if names else versions.Versions(str(folder / "serving")).name

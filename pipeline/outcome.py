@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import ml_metadata as mlmd
@@ -182,7 +183,9 @@ def _executions(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_sto
 
 def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcome:
     found = data_gate.read_findings(outputs["DataVerdict"].uri)
-    return DataOutcome(rejects.read_summary(outputs["Rejects"].uri), tuple(found))
+    # Named to a person, who may be elsewhere.
+    folder = outputs["Rejects"].uri
+    return DataOutcome(rejects.read_summary(folder if "://" in folder else os.path.abspath(folder)), tuple(found))
 
 
 def _outputs(store: mlmd.MetadataStore, execution_ids: Sequence[int]) -> Sequence[metadata_store_pb2.Artifact]:

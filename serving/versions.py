@@ -60,6 +60,12 @@ class Versions:
         return config.model_version_policy.specific.versions[0] if config else None
 
     @property
+    def name(self) -> str | None:
+        """Of the model at the server; None if nothing was published."""
+        config = self._read_config()
+        return config.name if config else None
+
+    @property
     def withdrawn(self) -> list[int]:
         """Versions that were rolled back from."""
         return json.loads(files.read(os.path.join(self.folder, _WITHDRAWN)) or "[]")
@@ -107,6 +113,18 @@ class Versions:
             self._check(number)
             self._write_withdrawn(set(self.withdrawn) - {number})
             self._point(number, name, base_path)
+
+    def keep_pointing(self, name: str, base_path: str | None = None) -> None:
+        """Have the server told again of the live version if the folder or the model's name is another one by now.
+
+        Args:
+          name: of the model at the server.
+          base_path: this folder as the server sees it; None if that is as this machine does.
+        """
+        with self._locked():
+            config, live = self._read_config(), self.live
+            if config and live is not None and (config.name, config.base_path) != (name, base_path or self.folder):
+                self._point(live, name, base_path)
 
     def rollback(self, to: int | None = None) -> int:
         """Point the server at an earlier version, or at a given one; the versions above it are withdrawn.

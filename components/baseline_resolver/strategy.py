@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
@@ -12,6 +13,9 @@ from tfx.dsl.components.common import resolver
 from components.data_gate import executor as data_gate
 
 CANDIDATE, MODEL, MODEL_BLESSING, VERDICT = "candidate", "model", "model_blessing", "verdict"
+
+_PUSHED = "pushed_destination"
+"""Property of TFX's PushedModel, where something was published."""
 
 
 class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
@@ -47,7 +51,11 @@ class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
             return None
         (candidate,) = input_dict[CANDIDATE]
         siblings = _ids_in_pipeline_of(store, candidate)
-        models = {model.id: model for model in input_dict[MODEL] if model.id in siblings - {candidate.id}}
+        models = {
+            model.id: model
+            for model in input_dict[MODEL]
+            if model.id in siblings - {candidate.id} and not _is_deleted(model)
+        }
         for blessing in sorted(input_dict[MODEL_BLESSING], key=lambda artifact: artifact.id, reverse=True):
             model_id = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
             blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY)
@@ -58,6 +66,8 @@ class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
 
 class LatestAcceptedDataStrategy(resolver.ResolverStrategy):
     """Resolves the data accepted last in this pipeline, other than the candidate, so that a repeated run finds its result.
+
+    Accepted are the data of a run that ended with a published model: what a model was refused on is nothing to compare with.
 
     If the candidate itself was accepted only because the configuration allowed what was found, that is what is resolved: it
     is not asked for a second time.
@@ -89,7 +99,10 @@ class LatestAcceptedDataStrategy(resolver.ResolverStrategy):
         accepted = [
             verdict
             for verdict in sorted(input_dict[VERDICT], key=lambda artifact: artifact.id)
-            if verdict.id in siblings and verdict.get_int_custom_property(data_gate.ACCEPTED_PROPERTY)
+            if verdict.id in siblings
+            and verdict.get_int_custom_property(data_gate.ACCEPTED_PROPERTY)
+            and not _is_deleted(verdict)
+            and _was_published_from(store, verdict)
         ]
         own = [verdict for verdict in accepted if _statistics_id(verdict) == candidate.id]
         allowed = [verdict for verdict in own if verdict.get_int_custom_property(data_gate.ALLOWED_PROPERTY)]
@@ -99,6 +112,20 @@ class LatestAcceptedDataStrategy(resolver.ResolverStrategy):
 
 def _statistics_id(verdict: types.Artifact) -> int:
     return verdict.get_int_custom_property(data_gate.STATISTICS_PROPERTY)
+
+
+def _is_deleted(artifact: types.Artifact) -> bool:
+    return artifact.mlmd_artifact.state == metadata_store_pb2.Artifact.DELETED
+
+
+def _was_published_from(store: mlmd.MetadataStore, verdict: types.Artifact) -> bool:
+    """Whether a run that made or used a verdict published its model."""
+    return any(
+        _PUSHED in artifact.custom_properties
+        for context in store.get_contexts_by_artifact(verdict.id)
+        if context.type == "pipeline_run"
+        for artifact in store.get_artifacts_by_context(context.id)
+    )
 
 
 def _ids_in_pipeline_of(store: mlmd.MetadataStore, artifact: types.Artifact) -> set[int]:

@@ -73,6 +73,8 @@ class Executor(pusher.Executor):
             _log.warning("version %d was rolled back and stays so; models rollback --to %d undoes that", number, number)
             self._MarkNotPushed(pushed)
             return
+        else:
+            store.keep_pointing(name, base_path)
         self._MarkPushed(pushed, store.path(number), str(number))
 
 

@@ -3,7 +3,8 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import standard_artifacts
 
-from components.baseline_resolver.strategy import LatestBlessedBaselineStrategy
+from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LatestBlessedBaselineStrategy
+from components.data_gate.component import DataVerdict
 
 
 class Store:
@@ -20,6 +21,9 @@ class Store:
         )
         self.models: list[standard_artifacts.Model] = []
         self.blessings: list[standard_artifacts.ModelBlessing] = []
+        self.verdicts: list[DataVerdict] = []
+        self.run_type = self.store.put_context_type(metadata_store_pb2.ContextType(name="pipeline_run"))
+        self.pushed_type = self.store.put_artifact_type(metadata_store_pb2.ArtifactType(name="PushedModel"))
 
     def model(self, pipeline: int = 0) -> standard_artifacts.Model:
         (model_id,) = self.store.put_artifacts([metadata_store_pb2.Artifact(type_id=self.model_type)])
@@ -29,6 +33,39 @@ class Store:
         model.id = model_id
         self.models.append(model)
         return model
+
+    def statistics(self) -> standard_artifacts.ExampleStatistics:
+        found = standard_artifacts.ExampleStatistics()
+        found.id = self.model().id
+        return found
+
+    def run_on(
+        self, statistics: standard_artifacts.ExampleStatistics, published: bool, allowed: int = 0, verdict: int | None = None
+    ) -> int:
+        """A run whose data were accepted, or which took an earlier verdict from the cache; return the verdict's id."""
+        if verdict is None:
+            made = DataVerdict()
+            made.id = verdict = self.model().id
+            made.set_int_custom_property("accepted", 1)
+            made.set_int_custom_property("allowed_findings", allowed)
+            made.set_int_custom_property("statistics_id", statistics.id)
+            self.verdicts.append(made)
+        name = f"run {len(self.store.get_contexts())}"
+        (run,) = self.store.put_contexts([metadata_store_pb2.Context(type_id=self.run_type, name=name)])
+        pushed = metadata_store_pb2.Artifact(type_id=self.pushed_type)
+        if published:
+            pushed.custom_properties["pushed_destination"].string_value = "serving/1"
+        (pushed_id,) = self.store.put_artifacts([pushed])
+        attributions = [metadata_store_pb2.Attribution(artifact_id=one, context_id=run) for one in (verdict, pushed_id)]
+        self.store.put_attributions_and_associations(attributions, [])
+        return verdict
+
+    def compared_with(self, statistics: standard_artifacts.ExampleStatistics) -> int | None:
+        resolved = LatestAcceptedDataStrategy().resolve_artifacts(
+            self.store, {"candidate": [statistics], "verdict": list(self.verdicts)}
+        )
+        assert resolved is not None
+        return resolved["verdict"][0].id if resolved["verdict"] else None
 
     def judge(self, model: standard_artifacts.Model, blessed: bool) -> None:
         blessing = standard_artifacts.ModelBlessing()
@@ -81,3 +118,30 @@ def test_models_of_other_pipelines_in_the_same_store_are_no_baseline(store: Stor
     theirs = store.model(pipeline=1)
     store.judge(theirs, blessed=True)
     assert store.baseline_of(store.model()) is None
+
+
+def test_a_model_that_somebody_deleted_is_no_baseline(store: Store) -> None:
+    first, second = store.model(), store.model()
+    store.judge(first, blessed=True)
+    store.judge(second, blessed=True)
+    second.mlmd_artifact.state = metadata_store_pb2.Artifact.DELETED
+    assert store.baseline_of(store.model()) == first.id
+
+
+def test_data_are_compared_with_those_that_a_model_was_published_from(store: Store) -> None:
+    first, second = store.statistics(), store.statistics()
+    good = store.run_on(first, published=True)
+    late = store.run_on(second, published=False)
+    assert store.compared_with(store.statistics()) == good
+    assert store.compared_with(first) is None, "its own"
+    assert store.compared_with(second) == good
+    # The same data published after all, with the verdict from the cache.
+    store.run_on(second, published=True, verdict=late)
+    assert store.compared_with(store.statistics()) == late
+
+
+def test_what_was_allowed_once_is_not_asked_for_again_if_the_run_published(store: Store) -> None:
+    before, widened = store.statistics(), store.statistics()
+    store.run_on(before, published=True)
+    allowed = store.run_on(widened, published=True, allowed=1)
+    assert store.compared_with(widened) == allowed
