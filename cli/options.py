@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from configs.schema import Config
 
 
+_IMAGENET = "imagenet"
+"""The weights that are no path; as in `modules.weights`, which is slow to import."""
+
 FAILED = 1
 """Exit code of a run that failed or was refused, and of answers that are missing."""
 
@@ -62,9 +65,19 @@ def load(path: str | None, overrides: Sequence[str], data: str | None = None) ->
 
 
 def load_with_source(path: str | None, overrides: Sequence[str], data: str | None) -> Config:
-    """Read the configuration and make its source absolute, or end with exit code 2."""
+    """Read the configuration and make the paths in it absolute, since a run works elsewhere, or end with exit code 2."""
     config = load(path, overrides, data)
     if config.data.source is None:
         raise InputError("no pictures named: give --data SOURCE, or data.source in the configuration")
-    source = config.data.source if "://" in config.data.source else os.path.abspath(config.data.source)
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    paths = {"source": _absolute(config.data.source), "schema_file": _absolute(config.data.schema_file)}
+    weights = config.model.weights if config.model.weights == _IMAGENET else _absolute(config.model.weights)
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=paths),
+            "model": config.model.model_copy(update={"weights": weights}),
+        }
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or "://" in path else os.path.abspath(path)

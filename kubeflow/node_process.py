@@ -65,8 +65,6 @@ def run(request: Request) -> Answer:
         connection = folders.metadata_connection(request.metadata)
         own = folders.folders(config)
         ir = node.compile_for_run(create_pipeline(config, **own._asdict()), request.run)
-        os.makedirs(config.kubeflow.volume.path, exist_ok=True)
-        os.chdir(config.kubeflow.volume.path)
     except (schema.ConfigError, ValueError) as error:
         return Answer(code=failures.WILL_NOT, state=str(error))
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
@@ -77,6 +75,9 @@ def run(request: Request) -> Answer:
     for one in nodes.keys() & set(request.uncached):
         nodes[one].execution_options.caching_options.enable_cache = False
     try:
+        # What is relative in ML Metadata starts here.
+        os.makedirs(config.kubeflow.volume.path, exist_ok=True)
+        os.chdir(config.kubeflow.volume.path)
         due = None
         if request.node == tasks.UP_TO_DATE:
             place.note_deleted(connection, config.name)
