@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from serving.client import Client
     from serving.model_info import ModelInfo
     from serving.versions import Versions
-
-_PROGRESS_FROM = 100
 
 model_option = click.option(
     "--model",
@@ -49,7 +48,9 @@ _with_endpoint = options.together(
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a picture.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pictures a request.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=2, show_default=True, help="Requests at once.")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--null", "-0", is_flag=True, help="Paths on standard input have a NUL byte behind each, as of find -print0.")
+@click.option("--json", "as_json", is_flag=True, help="Lines of JSON on a terminal too, in place of a table.")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 def predict(
     model_dir: Path | None,
     endpoint: str | None,
@@ -59,49 +60,67 @@ def predict(
     top: int,
     batch_size: int,
     concurrency: int,
-    images: tuple[str, ...],
+    null: bool,
+    as_json: bool,
+    paths: tuple[str, ...],
 ) -> None:
-    """Classify pictures with a pushed model, here or at a server, and print a JSON line for each.
+    """Classify pictures with a pushed model, here or at a server, in the order in which they are given.
 
-    A file that can't be used gets a line with an `error`, the others are still answered, and the exit code is 1. With
-    --endpoint, --model says how files were prepared in training, where that is not the default.
+    A PATH is a file, a folder with all that lies below it, sorted, or `-`: paths on standard input, one a line. Below a
+    folder, hidden files, Thumbs.db and the like are passed over, and links to folders are not followed.
+
+    A picture is a line. On a terminal it is for the eye; anywhere else, or with --json, it is JSON: `file`, the path;
+    `label` and `score` (0 to 1), the most probable class; `top`, the --top most probable, each with `label` and `score`. A
+    file that can't be used has `file` and `error` instead, the others are still answered, and the exit code is 1. It is 2
+    if there is nothing to classify. Bytes of a path that are not UTF-8 are printed as \\xNN.
+
+    With --endpoint, --model says how files were prepared in training, where that is not the default.
 
     \b
     Examples:
       finetune predict --model runs/photos/serving picture.jpg
-      finetune predict --model runs/photos/serving/1795478357 --top 5 holidays/*.jpg
-      finetune predict --endpoint grpc://localhost:8500/images holidays/*.jpg
+      finetune predict --model runs/photos/serving/1795478357 --top 5 holidays > answers.jsonl
+      finetune predict --endpoint grpc://localhost:8500/images - < list.txt
     """
     from pipeline import log_file
 
-    failed = False
-    message = None
+    failed, message = False, None
     with log_file.capture_output() as terminal:
+        from cli import answers, inputs
         from modules import signatures
         from serving import client, pictures
         from serving.local import LocalModel, ModelError, find_version
 
+        if null and inputs.STDIN not in paths:
+            raise options.InputError("--null is about paths on standard input: give - as well")
         try:
             preparation = signatures.read_preparation(str(find_version(model_dir))) if model_dir else {}
+            load: Callable[[], pictures.Model]
             if endpoint is not None:
-                server: pictures.Model = _connect(endpoint, timeout, metadata, certificates)
+                load = functools.partial(_connect, endpoint, timeout, metadata, certificates)
             elif model_dir is not None:
-                server = LocalModel(model_dir)
+                load = functools.partial(LocalModel, model_dir)
             else:
                 raise options.InputError("what shall answer? Give --model FOLDER or --endpoint URL")
+            files = inputs.find(paths, null)
+            server = load()
         except ModelError as error:
             raise options.InputError(str(error)) from None
-        with _counted(len(images), terminal.err) as advance:
+        with answers.shown(terminal, as_json, inputs.count(paths)) as show:
             try:
-                for record in pictures.answers(server, images, preparation, top, batch_size, concurrency):
+                for record in pictures.answers(server, files, preparation, top, batch_size, concurrency):
                     failed |= "error" in record
-                    print(json.dumps(record, ensure_ascii=False), file=terminal.out, flush=True)
-                    advance()
+                    show(record)
             except client.ServingError as error:
                 message = str(error)
+            except KeyboardInterrupt:
+                message = "interrupted; what was answered is printed"
     if message is not None:
         click.echo(f"finetune: {message}", err=True)
-    sys.exit(options.FAILED if failed or message else 0)
+        # What is still being asked for would be waited for, as long as --timeout.
+        sys.stderr.flush()
+        os._exit(options.FAILED)
+    sys.exit(options.FAILED if failed else 0)
 
 
 @click.command(name="serve-check")
@@ -268,15 +287,3 @@ def _connect(endpoint: str, timeout: float, metadata: tuple[str, ...], certifica
         return client.connect(endpoint, client.Options(timeout, pairs, certificates))
     except ValueError as error:
         raise options.InputError(str(error)) from None
-
-
-@contextlib.contextmanager
-def _counted(total: int, stream: Any) -> Iterator[Any]:
-    """A progress bar for long lists, on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(file=stream)
-    with Progress(console=console, transient=True, disable=total < _PROGRESS_FROM or not console.is_terminal) as bar:
-        task = bar.add_task("pictures", total=total)
-        yield lambda: bar.advance(task)

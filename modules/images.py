@@ -16,6 +16,8 @@ FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "GIF": "GIF", "WEBP": "W
 
 WHITE = (255, 255, 255)
 MAX_PIXELS = 100_000_000
+_BYTES_A_PIXEL = 8  # the most that a format that is taken spends: four channels of 16 bit
+_HEADER_BYTES = 2**20
 
 EMPTY = "empty"
 NOT_AN_IMAGE = "not_an_image"
@@ -81,6 +83,15 @@ class Picture:
     channels: int
     bytes: int
     content_hash: str
+
+
+def max_bytes(max_pixels: int = MAX_PIXELS) -> int:
+    """Return how many bytes a file may have at most, so that a larger one need not be read.
+
+    Args:
+      max_pixels: most pixels of a picture, height times width.
+    """
+    return max_pixels * _BYTES_A_PIXEL + _HEADER_BYTES
 
 
 def prepare(encoded: bytes, background: tuple[int, int, int] = WHITE, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -53,7 +53,13 @@ class LocalModel:
         Args:
           values: encoded pictures, or serialised tf.Examples for the signature `examples`.
           signature: of the model.
+
+        Raises:
+          client.ServingError: the model can't answer this batch.
         """
-        answer = self._loaded.signatures[signature](**{client.INPUTS[signature]: tf.constant(list(values))})
+        try:
+            answer = self._loaded.signatures[signature](**{client.INPUTS[signature]: tf.constant(list(values))})
+        except tf.errors.OpError as error:
+            raise client.ServingError(" ".join(error.message.split()), fatal=False) from None
         names = [name.decode() for name in answer[signatures.ALL_CLASSES][0].numpy()]
         return client.Answer(answer[signatures.PROBABILITIES].numpy(), names)

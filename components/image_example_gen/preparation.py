@@ -19,8 +19,6 @@ from modules import autotuning, features, images
 
 REJECTS = "rejects"
 
-_BYTES_A_PIXEL = 8  # the most that a format that is taken spends: four channels of 16 bit
-_HEADER_BYTES = 2**20
 _log = logging.getLogger("finetune.components.image_example_gen")
 
 
@@ -119,8 +117,7 @@ class PrepareImages(beam.DoFn):
         _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
 
     def _prepare_file(self, file: sources.ImageFile) -> tuple[Prepared, bytes] | Reject:
-        limit = self._settings.max_pixels * _BYTES_A_PIXEL + _HEADER_BYTES
-        if file.size > limit:
+        if file.size > images.max_bytes(self._settings.max_pixels):
             message = f"{file.size} bytes are more than any picture of image.max_megapixels needs"
             return Reject(file.path, rejects.TOO_MANY_BYTES, message)
         if file.size == 0:  # never opened: it may be a pipe, which would be waited for
