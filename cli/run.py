@@ -215,7 +215,11 @@ class _RunProgress(logging.Handler):
 
 def _print_data(data: DataOutcome) -> None:
     """Print what was ingested to standard output."""
+    from components.image_example_gen import spans
+
     summary = data.summary
+    if summary.spans:
+        click.echo(f"spans          {spans.in_words(summary.spans)}")
     parts = ", ".join(f"{summary.by_split[split]} {split}" for split in ("train", "eval", "test"))
     click.echo(f"pictures       {summary.total} of {len(summary.labels)} labels: {parts}")
     if summary.duplicates:
@@ -227,18 +231,26 @@ def _print_data(data: DataOutcome) -> None:
 def _print_outcome(outcome: Outcome) -> None:
     """Print the result of a run to standard output."""
     _print_data(outcome.data)
+    from components.model_evaluator import gate
+
     rows = {check.metric: check for check in outcome.checks}
-    accuracy, examples = rows["accuracy"], rows["test examples"].value
-    click.echo(f"test accuracy  {accuracy.value:.4f} on {examples:.0f} pictures")
-    baseline = "none: no other model has been blessed"
-    if accuracy.baseline is not None:
-        baseline = f"{accuracy.baseline:.4f} (the last blessed model, on the same pictures)"
-    click.echo(f"baseline       {baseline}")
+    click.echo(f"test accuracy  {rows[gate.ACCURACY].value:.4f} on {rows['test examples'].value:.0f} pictures")
+    click.echo(f"baseline       {_baseline(gate.comparison(outcome.checks))}")
     _print_checks(outcome.checks)
     click.echo(f"gate           {'blessed' if outcome.blessed else 'refused'}")
     for failure in outcome.failures:
         click.echo(f"can't serve    {failure}")
     click.echo(f"model          {outcome.pushed_to or 'not pushed'}")
+
+
+def _baseline(compared: Check | None) -> str:
+    if compared is None:
+        return "none: no other model has been blessed"
+    if compared.baseline is None:
+        return compared.note
+    if compared.note:
+        return f"{compared.baseline:.4f} (the last blessed model; this one {compared.value:.4f}; {compared.note})"
+    return f"{compared.baseline:.4f} (the last blessed model, on the same pictures)"
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

@@ -101,7 +101,7 @@ def _print_end(state: str, explained: Explained) -> None:
             f"test accuracy  {ending.accuracy:.4f} on {ending.test_pictures} pictures (95 %: {low:.4f} to {high:.4f})"
         )
         baseline = "none" if ending.baseline_accuracy is None else f"{ending.baseline_accuracy:.4f}"
-        click.echo(f"baseline       {baseline}")
+        click.echo(f"baseline       {baseline}" + (f" ({ending.baseline_note})" if ending.baseline_note else ""))
     click.echo(f"verdict        {ending.verdict}")
     if ending.reason:
         click.echo(f"reason         {ending.reason}")

@@ -118,9 +118,16 @@ def _explain(error: Any) -> str:
             section = fields[part].annotation if part in fields else schema.Phase
         return f"unknown key {key}{_hint(str(location[-1]), list(section.model_fields))}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    if error["type"] == "value_error" and _is_nested(error["input"]):
+        return f"{key}: {message}" if key else message  # which names the keys below it
     # An address may hold a password or a token.
     value = "(not shown)" if location[-1:] == ("url",) else repr(error["input"])
     return f"{key} = {value}: {message}"
+
+
+def _is_nested(value: Any) -> bool:
+    """Whether a value has keys of its own, or is a list of such."""
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value))
 
 
 def _hint(word: str, known: list[str]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
+
+from configs import rules
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Channel = Annotated[int, Field(ge=0, le=255)]
@@ -17,8 +18,14 @@ class ConfigError(ValueError):
     """A configuration that can't be used; the message names each key, its value and what is allowed."""
 
 
+def _lower_first(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound comes first: [{bounds[1]:g}, {bounds[0]:g}]")
+    return bounds
+
+
 class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Splits(_Section):
@@ -117,12 +124,7 @@ class Augmentation(_Section):
     mixup_alpha: Annotated[float, Field(gt=0.0)] = 0.2
     """Of the Beta(alpha, alpha) distribution that MixUp draws the shares from."""
 
-    @pydantic.field_validator("zoom")
-    @classmethod
-    def _in_order(cls, zoom: tuple[float, float]) -> tuple[float, float]:
-        if zoom[0] > zoom[1]:
-            raise ValueError("the lower bound comes first, e.g. [0.8, 1.2]")
-        return zoom
+    _in_order = pydantic.field_validator("zoom")(_lower_first)
 
 
 class Model(_Section):
@@ -147,6 +149,13 @@ class EarlyStopping(_Section):
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0
     """The least change that counts as better."""
 
+    @pydantic.field_validator("min_delta")
+    @classmethod
+    def _can_be_met(cls, least: float, info: pydantic.ValidationInfo) -> float:
+        if least >= 1.0 and info.data.get("monitor") == "accuracy":
+            raise ValueError("accuracy is 0 to 1, so no epoch would ever count as better; expected less than 1")
+        return least
+
 
 class Phase(_Section):
     """One stage of training: how long, and which variables learn how fast."""
@@ -162,7 +171,7 @@ class Phase(_Section):
     """Fills in the rates of VGG16's blocks that no rule matches: block 5 learns at this factor of the highest rate given,
     block 4 at this factor of block 5's, and so on; null leaves them to the rules."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
-    """Epochs in which every group's rate rises from 0."""
+    """Epochs in which every group's rate rises from 0, fewer than the phase has."""
     decay: Literal["constant", "cosine"] = "constant"
     """How every group's rate goes on: as it is, or down to 0 at the end of the phase along half a cosine."""
     augmentation: bool = True
@@ -170,17 +179,18 @@ class Phase(_Section):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps after which the phase ends in the middle of an epoch; null sets no limit."""
 
-    @pydantic.field_validator("learning_rates")
+    @pydantic.field_validator("warmup_epochs")
     @classmethod
-    def _patterns_compile(cls, rules: tuple[LearningRateRule, ...]) -> tuple[LearningRateRule, ...]:
-        for pattern, _ in rules:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        if all(rate is None for _, rate in rules):
-            raise ValueError("every rule freezes what it matches: nothing would be trained")
-        return rules
+    def _ends_within_the_phase(cls, warmup: float, info: pydantic.ValidationInfo) -> float:
+        # A phase without epochs is left out of the training.
+        if (epochs := info.data.get("epochs")) and warmup >= epochs:
+            raise ValueError(f"expected fewer than epochs = {epochs} of its phase, whose rates would never be reached")
+        return warmup
+
+    @pydantic.model_validator(mode="after")
+    def _rules_can_be_kept(self) -> Phase:
+        rules.check(self.learning_rates, self.layer_decay)
+        return self
 
 
 class FeatureCache(_Section):
@@ -233,6 +243,13 @@ class Training(_Section):
         ),
     )
 
+    @pydantic.field_validator("phases")
+    @classmethod
+    def _some_phase_trains(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        if not any(phase.epochs for phase in phases):
+            raise ValueError("every phase has epochs = 0: nothing would be trained")
+        return phases
+
     @pydantic.field_validator("class_weights", mode="before")
     @classmethod
     def _off_is_a_word(cls, value: object) -> object:
@@ -251,6 +268,8 @@ class Tuning(_Section):
     """Range of the dropout."""
     dense_units: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1)] = (128, 256, 512)
     """Choices of the dense layer's width."""
+
+    _in_order = pydantic.field_validator("learning_rate_factor", "dropout")(_lower_first)
 
 
 class Evaluation(_Section):
@@ -281,6 +300,18 @@ class Evaluation(_Section):
     fail_when_refused: bool = False
     """On Kubeflow, whether the last step of a run fails where nothing was published; `finetune run` always says so by its
     exit code."""
+
+    @pydantic.model_validator(mode="after")
+    def _floors_can_be_met(self) -> Evaluation:
+        floors = {"min_accuracy": self.min_accuracy, "min_recall": self.min_recall}
+        floors |= {f"min_recall_of.{label}": floor for label, floor in self.min_recall_of.items()}
+        floors |= {f"min_top_k_accuracy.{k}": floor for k, floor in self.min_top_k_accuracy.items()}
+        for key, floor in floors.items():
+            if self.confidence is not None and floor == 1.0:
+                raise ValueError(
+                    f"{key} = 1 can't be met with confidence = {self.confidence:g}, whose interval always begins below 1"
+                )
+        return self
 
 
 class InfraValidator(_Section):
@@ -431,3 +462,12 @@ class Config(_Section):
     beam: Beam = Beam()
     notify: Notify = Notify()
     kubeflow: Kubeflow = Kubeflow()
+
+    @pydantic.model_validator(mode="after")
+    def _batches_can_be_mixed(self) -> Config:
+        mix = self.augmentation.mix
+        if mix != "none" and self.augmentation.enabled and self.training.batch_size == 1:
+            raise ValueError(
+                f"augmentation.mix = {mix} mixes the pictures of a batch: training.batch_size must be 2 or more"
+            )
+        return self

@@ -102,6 +102,8 @@ def _write_html(task: Task, name: str, checks: list[gate.Check]) -> None:
         table.add_row(check.metric, *numbers, "pass" if check.passed else "FAIL")
     console = Console(record=True, width=140, file=io.StringIO())
     console.print(table)
+    if (compared := gate.comparison(checks)) and compared.note:
+        console.print(f"baseline: {compared.note}", markup=False, highlight=False, soft_wrap=True)
     # Kubeflow Pipelines uploads what it finds at the local path of an artifact.
     path = Path(dsl.HTML(uri=_artifact(task, name)["uri"]).path or os.devnull)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -101,14 +101,23 @@ def make_optimizer(
 
     Args:
       rates: learning rate of each variable's path, None where frozen.
-      phase: from `training.phases` of the configuration: `epochs`, `warmup_epochs` and `decay`.
+      phase: from `training.phases` of the configuration: `epochs`, `max_steps`, `warmup_epochs` and `decay`.
       config: the section `training.optimizer`: `weight_decay`, `clip_norm` and `ema_momentum`.
       steps_per_epoch: batches an epoch.
 
     Returns:
       An optimizer to compile a model with.
+
+    Raises:
+      LearningRateError: the phase ends before its warm-up does.
     """
     warmup, total = round(phase["warmup_epochs"] * steps_per_epoch), phase["epochs"] * steps_per_epoch
+    total = min(total, phase["max_steps"] or total)
+    if warmup >= total:
+        raise LearningRateError(
+            f"warmup_epochs = {phase['warmup_epochs']:g} are {warmup} steps of {steps_per_epoch} an epoch, and max_steps ="
+            f" {phase['max_steps']} ends the phase before; its rates would never be reached"
+        )
     ema = config["ema_momentum"]
 
     def adam(rate: float) -> keras.optimizers.Optimizer:

@@ -70,7 +70,7 @@ class Outcome:
           look: where to look for more.
         """
         rows = {check.metric: check for check in self.checks}
-        accuracy, examples = rows["accuracy"], rows["test examples"]
+        accuracy, examples, compared = rows[gate.ACCURACY], rows["test examples"], gate.comparison(self.checks)
         reasons = [*(check.line for check in self.checks if not check.passed), *self.failures]
         if not reasons and self.pushed_to is None:
             reasons = ["the model was rolled back before" if self.blessed else "the gate did not bless the model"]
@@ -84,7 +84,8 @@ class Outcome:
             accuracy=accuracy.value,
             accuracy_interval=gate.interval(accuracy.value or 0.0, round(examples.value or 0), 0.95),
             test_pictures=round(examples.value or 0),
-            baseline_accuracy=accuracy.baseline,
+            baseline_accuracy=compared.baseline if compared else None,
+            baseline_note=compared.note if compared else "",
             look=look,
         )
 

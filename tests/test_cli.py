@@ -14,7 +14,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 import cli
+from cli import run
 from components.image_example_gen import preparation, sources
+from components.model_evaluator import gate
 from configs import schema
 from serving import client, pictures
 from tests import corpus
@@ -132,3 +134,17 @@ def test_predict_refuses_every_bad_file_with_its_reason_and_answers_the_others(t
     answers = list(pictures.answers(Probe(), paths, {}, 1, 32, 1))
     assert [answer["file"] for answer in answers if "error" not in answer] == [str(tmp_path / "good.png")]
     assert len(answers) == len(corpus.BAD) + 1
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (None, "none: no other model has been blessed"),
+        ((0.9, 0.8, ""), "0.8000 (the last blessed model, on the same pictures)"),
+        ((0.7, 0.6, "on 4 of 8"), "0.6000 (the last blessed model; this one 0.7000; on 4 of 8)"),
+        ((None, None, "no comparison: …"), "no comparison: …"),
+    ],
+)
+def test_a_run_says_what_its_model_was_compared_with(row: tuple | None, said: str) -> None:
+    compared = row and gate.Check("accuracy against the baseline", row[0], "", row[1], True, row[2])
+    assert run._baseline(compared) == said

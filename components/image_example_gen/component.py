@@ -19,7 +19,8 @@ class Rejects(types.Artifact):
     """Files that could not be used.
 
     `rejects.jsonl` holds a line with `path`, `code` and `message` for each, `duplicates.jsonl` one with `path` and `copy_of`
-    for each copy that was left out, `counts.jsonl` the number of `pictures` of each `split` and `label`.
+    for each copy that was left out, `counts.jsonl` the number of `pictures` of each `split` and `label`, `spans.jsonl` the
+    number and the name of each `span` that was read.
     """
 
     TYPE_NAME = "Rejects"

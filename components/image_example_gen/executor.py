@@ -17,6 +17,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
 
 from components.image_example_gen import preparation, rejects, shards, sources, spans
 
@@ -70,6 +71,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         finally:
             with contextlib.suppress(OSError):
                 fileio.rmtree(aside)
+        lines = [json.dumps({"span": at.span, "name": at.name}, ensure_ascii=False) + "\n" for at in locations if at.name]
+        io_utils.write_string_file(os.path.join(report, rejects.SPANS_FILE), "".join(lines))
         summary = rejects.read_summary(report)
         if summary.rejected:
             _log.warning("%s", summary.describe())

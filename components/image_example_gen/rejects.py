@@ -13,6 +13,7 @@ from tfx.dsl.io import fileio
 REJECTS_FILE = "rejects.jsonl"
 DUPLICATES_FILE = "duplicates.jsonl"
 COUNTS_FILE = "counts.jsonl"
+SPANS_FILE = "spans.jsonl"
 
 # Reasons besides those of `modules.images`.
 UNREADABLE = "unreadable"
@@ -50,6 +51,7 @@ class Summary(NamedTuple):
       first: the first rejects.
       codes: how often each reason occurs.
       path: the file that names all rejects.
+      spans: names of those that were read, the latest last; empty if the source has none.
     """
 
     pictures: dict[tuple[str, str], int]
@@ -58,6 +60,7 @@ class Summary(NamedTuple):
     first: tuple[Reject, ...]
     codes: dict[str, int]
     path: str
+    spans: tuple[str, ...] = ()
 
     @property
     def labels(self) -> frozenset[str]:
@@ -107,7 +110,8 @@ def read_summary(folder: str) -> Summary:
             first.append(reject)
     counts = {(line["split"], line["label"]): line["pictures"] for line in _lines(os.path.join(folder, COUNTS_FILE))}
     duplicates = sum(1 for _ in _lines(os.path.join(folder, DUPLICATES_FILE)))
-    return Summary(counts, codes.total(), duplicates, tuple(first), dict(codes), path)
+    spans = tuple(line["name"] for line in _lines(os.path.join(folder, SPANS_FILE)))
+    return Summary(counts, codes.total(), duplicates, tuple(first), dict(codes), path, spans)
 
 
 def printable(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_model_analysis as tfma
@@ -16,10 +17,11 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
 from components.model_evaluator import extractors, gate, latency, samples
+from components.model_evaluator.measured import Measured, Tally
 from modules import features
 
 LIMITS_KEY = "limits"
-ACCURACY = "accuracy"
+ACCURACY = gate.ACCURACY
 TOP_K = "top_{}_accuracy"
 """Names of the metrics in TFMA's configuration and results."""
 
@@ -49,12 +51,13 @@ class Executor(tfx_executor.Executor):
             super().Do(
                 input_dict, output_dict, exec_properties | {standard_component_specs.MODULE_PATH_KEY: extractors.__name__}
             )
-        models = {"": _saved_model(input_dict[standard_component_specs.MODEL_KEY])}
-        if baseline := input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
-            # TFMA names the candidate only where there is a baseline to tell it from.
-            models = {tfma.CANDIDATE_KEY: models[""], tfma.BASELINE_KEY: _saved_model(baseline)}
-        measured = [_measure(evaluation, name, path, limits) for name, path in models.items()]
-        checks = gate.judge(limits, measured[0], measured[1] if baseline else None)
+        kept = samples.read(evaluation)
+        baseline = None
+        if before := input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
+            baseline = _measure(evaluation, tfma.BASELINE_KEY, _saved_model(before), limits, kept, kept[0].baseline_labels)
+        # TFMA names the candidate only where there is a baseline to tell it from.
+        name, model = tfma.CANDIDATE_KEY if baseline else "", _saved_model(input_dict[standard_component_specs.MODEL_KEY])
+        checks = gate.judge(limits, _measure(evaluation, name, model, limits, kept, kept[0].labels), baseline)
         gate.write(evaluation, checks)
         for check in checks:
             if not check.passed:
@@ -66,32 +69,45 @@ def _saved_model(artifacts: list[types.Artifact]) -> str:
     return path_utils.serving_model_path(artifact_utils.get_single_uri(artifacts))
 
 
-def _measure(evaluation: str, name: str, saved_model: str, limits: gate.Limits) -> gate.Measured:
+def _measure(
+    evaluation: str,
+    name: str,
+    saved_model: str,
+    limits: gate.Limits,
+    kept: Sequence[samples.Sample],
+    labels: Sequence[str],
+) -> Measured:
     """Collect what TFMA found of one model, and what can be seen of it on disk."""
-    overall: dict[str, float] = {}
-    recall: dict[str, tuple[float, int]] = {}
+    latency_ms = None
+    if limits.max_latency_ms is not None:
+        latency_ms = latency.measure(saved_model, [sample.image for sample in kept])
+    return Measured(
+        tallies=_tallies(evaluation, name, [int(k) for k in limits.min_top_k_accuracy]),
+        labels=frozenset(labels),
+        megabytes=_bytes_below(saved_model) / 1e6,
+        latency_ms=latency_ms,
+    )
+
+
+def _tallies(evaluation: str, name: str, ks: Sequence[int]) -> dict[str, Tally]:
+    """How a model fared by label, from TFMA's shares in the slice of each."""
+    tallies = {}
     for metrics in tfma.load_metrics(evaluation):
+        keys = metrics.slice_key.single_slice_keys
+        if not keys or keys[0].column != features.LABEL:
+            continue
         found = {
             item.key.name: item.value.double_value.value
             for item in metrics.metric_keys_and_values
             if item.value.HasField("double_value") and item.key.model_name == name and not item.key.is_diff
         }
-        keys = metrics.slice_key.single_slice_keys
-        if not keys:
-            overall = found
-        elif keys[0].column == features.LABEL:
-            # The share of a label's pictures that the model is right on is its recall.
-            recall[keys[0].bytes_value.decode()] = (found[ACCURACY], round(found[_EXAMPLE_COUNT]))
-    latency_ms = None
-    if limits.max_latency_ms is not None:
-        latency_ms = latency.measure(saved_model, [sample.image for sample in samples.read(evaluation)])
-    return gate.Measured(
-        accuracy=overall[ACCURACY],
-        top_k_accuracy={int(k): overall[TOP_K.format(k)] for k in limits.min_top_k_accuracy},
-        recall=recall,
-        megabytes=_bytes_below(saved_model) / 1e6,
-        latency_ms=latency_ms,
-    )
+        pictures = round(found[_EXAMPLE_COUNT])
+        tallies[keys[0].bytes_value.decode()] = Tally(
+            pictures,
+            round(found[ACCURACY] * pictures),
+            {k: round(found[TOP_K.format(k)] * pictures) for k in ks},
+        )
+    return tallies
 
 
 def _bytes_below(folder: str) -> int:

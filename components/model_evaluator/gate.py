@@ -11,7 +11,12 @@ from scipy import stats
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.model_evaluator.measured import Comparison, Measured, compare
+
 GATE_FILE = "gate.json"
+
+ACCURACY = "accuracy"
+_AGAINST = "{} against the baseline"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,30 +36,6 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """What is known of a model.
-
-    Attributes:
-      accuracy: on the whole test split, 0 to 1.
-      top_k_accuracy: by k, 0 to 1.
-      recall: by label: share of its test pictures that were recognised, and how many there are.
-      megabytes: of the exported model on disk.
-      latency_ms: median time of one picture through `serving_default` on this machine; None where nothing asks for it.
-    """
-
-    accuracy: float
-    top_k_accuracy: Mapping[int, float]
-    recall: Mapping[str, tuple[float, int]]
-    megabytes: float
-    latency_ms: float | None = None
-
-    @property
-    def examples(self) -> int:
-        """Pictures in the test split."""
-        return sum(count for _, count in self.recall.values())
-
-
-@dataclasses.dataclass(frozen=True)
 class Check:
     """One row of the gate's table.
 
@@ -62,7 +43,7 @@ class Check:
       metric: what was measured.
       value: of the candidate; None if it could not be measured.
       threshold: the bound in words, with the key that sets it; empty if the row only informs.
-      baseline: value of the model blessed last, on the same pictures.
+      baseline: value of the model blessed last, on the same pictures; None if it could not be measured on those.
       passed: whether the bound is met.
       note: why not, or what the numbers don't say.
     """
@@ -112,10 +93,11 @@ def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> lis
       candidate: the new model.
       baseline: the model blessed last, measured on the same pictures; None if there is none.
     """
+    compared = compare(candidate, baseline) if baseline else None
     return [
-        *_on_accuracy(limits, candidate, baseline),
+        *_on_accuracy(limits, candidate, compared),
         *_on_recall(limits, candidate, baseline),
-        *_on_top_k(limits, candidate, baseline),
+        *_on_top_k(limits, candidate, compared),
         Check(
             "test examples",
             candidate.examples,
@@ -125,6 +107,21 @@ def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> lis
         ),
         *_on_cost(limits, candidate, baseline),
     ]
+
+
+def comparison(checks: Sequence[Check]) -> Check | None:
+    """Return the row with the accuracies of candidate and baseline on the same pictures; None if there was no baseline.
+
+    Its note says which labels were left out, or that the two share none.
+
+    Args:
+      checks: the rows.
+    """
+    rows = {check.metric: check for check in checks}
+    if row := rows.get(_AGAINST.format(ACCURACY)):
+        return row
+    row = rows.get(ACCURACY)
+    return dataclasses.replace(row, note="") if row and row.baseline is not None else None
 
 
 def write(folder: str, checks: Sequence[Check]) -> None:
@@ -151,41 +148,58 @@ def read(folder: str) -> list[Check]:
         return [Check(**row) for row in json.loads(opened.read())]
 
 
-def _on_accuracy(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
-    found, before = candidate.accuracy, baseline.accuracy if baseline else None
+def _on_accuracy(limits: Limits, candidate: Measured, compared: Comparison | None) -> Iterator[Check]:
+    found, before = candidate.accuracy, compared.baseline.accuracy if compared and compared.whole else None
     if limits.min_accuracy is None:
-        yield Check("accuracy", found, "", before, True)
+        yield Check(ACCURACY, found, "", before, True)
     else:
-        yield _share(limits, "accuracy", found, candidate.examples, limits.min_accuracy, "evaluation.min_accuracy", before)
-    for allowed, key, floor_of in (
-        (limits.max_accuracy_drop, "max_accuracy_drop", lambda drop, last: last - drop),
-        (limits.max_accuracy_drop_relative, "max_accuracy_drop_relative", lambda drop, last: last * (1.0 - drop)),
-    ):
-        if allowed is not None and before is not None:
+        yield _share(limits, ACCURACY, found, candidate.examples, limits.min_accuracy, "evaluation.min_accuracy", before)
+    if compared is not None:
+        yield from _against_baseline(limits, compared)
+
+
+def _against_baseline(limits: Limits, compared: Comparison) -> Iterator[Check]:
+    metric = _AGAINST.format(ACCURACY)
+    if not compared.candidate.examples:
+        yield Check(metric, None, "", None, True, compared.note)
+        return
+    found, before = compared.candidate.accuracy, compared.baseline.accuracy
+    bounds = [
+        (limits.max_accuracy_drop, "max_accuracy_drop", lambda drop: before - drop),
+        (limits.max_accuracy_drop_relative, "max_accuracy_drop_relative", lambda drop: before * (1.0 - drop)),
+    ]
+    for allowed, key, floor_of in bounds:
+        if allowed is not None:
             # Both are counts over the same pictures: what differs by rounding alone is equal.
-            floor = floor_of(allowed, before)
+            floor = floor_of(allowed)
             threshold = f"at least {floor:.4f} (evaluation.{key} = {allowed:g})"
-            yield Check("accuracy against the baseline", found, threshold, before, found >= floor - 1e-9)
+            yield Check(metric, found, threshold, before, found >= floor - 1e-9, compared.note)
+    if compared.note and all(allowed is None for allowed, _, _ in bounds):
+        yield Check(metric, found, "", before, True, compared.note)
 
 
 def _on_recall(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
     floors = {label: (floor, f"evaluation.min_recall_of.{label}") for label, floor in limits.min_recall_of.items()}
     if limits.min_recall is not None:
-        floors = dict.fromkeys(candidate.recall, (limits.min_recall, "evaluation.min_recall")) | floors
+        floors = dict.fromkeys(candidate.tallies, (limits.min_recall, "evaluation.min_recall")) | floors
     for label, (floor, key) in sorted(floors.items()):
-        metric, before = f"recall of {label}", baseline.recall[label][0] if baseline and label in baseline.recall else None
-        if label in candidate.recall:
-            yield _share(limits, metric, *candidate.recall[label], floor, key, before)
-        else:
+        metric, found = f"recall of {label}", candidate.recall(label)
+        before = baseline.recall(label) if baseline else None
+        if found is None:
             yield Check(metric, None, f"at least {floor:g} ({key})", before, False, "no test pictures of that label")
+        else:
+            yield _share(limits, metric, found, candidate.tallies[label].pictures, floor, key, before)
 
 
-def _on_top_k(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
+def _on_top_k(limits: Limits, candidate: Measured, compared: Comparison | None) -> Iterator[Check]:
     for name, floor in limits.min_top_k_accuracy.items():
         k = int(name)
-        before = baseline.top_k_accuracy[k] if baseline else None
-        key = f"evaluation.min_top_k_accuracy.{k}"
-        yield _share(limits, f"top-{k} accuracy", candidate.top_k_accuracy[k], candidate.examples, floor, key, before)
+        metric, key = f"top-{k} accuracy", f"evaluation.min_top_k_accuracy.{k}"
+        before = compared.baseline.top_k_accuracy(k) if compared and compared.whole else None
+        yield _share(limits, metric, candidate.top_k_accuracy(k), candidate.examples, floor, key, before)
+        if compared and not compared.whole and compared.candidate.examples:
+            found, before = compared.candidate.top_k_accuracy(k), compared.baseline.top_k_accuracy(k)
+            yield Check(_AGAINST.format(metric), found, "", before, True, compared.note)
 
 
 def _on_cost(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:

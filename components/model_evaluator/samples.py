@@ -20,6 +20,7 @@ SAMPLES_FILE = "samples.tfrecord"
 SAMPLES = 16
 
 _EXAMPLE = "example"
+_BASELINE_CLASSES = "baseline_classes"
 
 
 class Sample(NamedTuple):
@@ -31,6 +32,8 @@ class Sample(NamedTuple):
     """float32 `[n]`."""
     labels: list[str]
     """`n`, in the order of the probabilities."""
+    baseline_labels: list[str]
+    """Those that the baseline knows; empty without one."""
 
     @property
     def image(self) -> bytes:
@@ -70,8 +73,11 @@ def read(folder: str) -> list[Sample]:
     for record in tf.data.TFRecordDataset(os.path.join(folder, SAMPLES_FILE)).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         probabilities = np.array(feature[signatures.PROBABILITIES].float_list.value, np.float32)
-        labels = [label.decode() for label in feature[signatures.ALL_CLASSES].bytes_list.value]
-        found.append(Sample(feature[_EXAMPLE].bytes_list.value[0], probabilities, labels))
+        labels, of_baseline = (
+            [label.decode() for label in feature[name].bytes_list.value]
+            for name in (signatures.ALL_CLASSES, _BASELINE_CLASSES)
+        )
+        found.append(Sample(feature[_EXAMPLE].bytes_list.value[0], probabilities, labels, of_baseline))
     return found
 
 
@@ -91,13 +97,16 @@ def _keep(extracts: beam.PCollection, path: str) -> beam.PCollection:
 def _samples(batch: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     predictions = batch[tfma.PREDICTIONS_KEY]
     # With a baseline there is one more level, by the model's name.
+    baseline = predictions.get(tfma.BASELINE_KEY)
     predictions = predictions.get(tfma.CANDIDATE_KEY, predictions)
+    of_baseline = [] if baseline is None else baseline[signatures.ALL_CLASSES][0]
     rows = zip(predictions[signatures.PROBABILITIES], predictions[signatures.ALL_CLASSES], strict=True)
     for example, (row, labels) in zip(batch[tfma.INPUT_KEY], rows, strict=True):
         sample = {
             _EXAMPLE: features.bytes_feature(example),
             signatures.PROBABILITIES: tf.train.Feature(float_list=tf.train.FloatList(value=row)),
             signatures.ALL_CLASSES: tf.train.Feature(bytes_list=tf.train.BytesList(value=labels)),
+            _BASELINE_CLASSES: tf.train.Feature(bytes_list=tf.train.BytesList(value=of_baseline)),
         }
         record = tf.train.Example(features=tf.train.Features(feature=sample)).SerializeToString()
         yield hashlib.sha256(example).hexdigest(), record

@@ -3,14 +3,19 @@ import dataclasses
 import pytest
 
 from components.model_evaluator import gate
+from components.model_evaluator.measured import Measured, Tally
 from configs import schema
 
-RECALL = {"cat": (0.9, 50), "dog": (0.7, 50)}
-MODEL = gate.Measured(0.8, {2: 0.95}, RECALL, megabytes=60.0, latency_ms=20.0)
-BEFORE = gate.Measured(0.85, {2: 0.96}, RECALL, megabytes=60.0, latency_ms=20.0)
+
+def measured(**tallies: Tally) -> Measured:
+    return Measured(tallies, frozenset(tallies), megabytes=60.0, latency_ms=20.0)
 
 
-def judged(model: gate.Measured = MODEL, baseline: gate.Measured | None = None, **bounds: object) -> list[gate.Check]:
+MODEL = measured(cat=Tally(50, 45, {2: 48}), dog=Tally(50, 35, {2: 47}))
+BEFORE = measured(cat=Tally(50, 45, {2: 48}), dog=Tally(50, 40, {2: 48}))
+
+
+def judged(model: Measured = MODEL, baseline: Measured | None = None, **bounds: object) -> list[gate.Check]:
     section = schema.Evaluation(**{"min_accuracy": None, "max_accuracy_drop": None} | bounds).model_dump(mode="json")
     limits = gate.Limits(**{field.name: section[field.name] for field in dataclasses.fields(gate.Limits)})
     return gate.judge(limits, model, baseline)
@@ -57,3 +62,31 @@ def test_what_meets_its_bounds_exactly_passes(bounds: dict) -> None:
 
 def test_without_a_baseline_there_is_nothing_to_fall_below() -> None:
     assert all(check.passed for check in judged(max_accuracy_drop=0.0, max_accuracy_drop_relative=0.0))
+
+
+def test_a_new_class_is_judged_by_its_recall_alone() -> None:
+    grown = measured(cat=Tally(50, 45), dog=Tally(50, 40), bird=Tally(100, 10))
+    bounds = {"max_accuracy_drop": 0.0, "max_accuracy_drop_relative": 0.0}
+    assert all(check.passed for check in judged(grown, BEFORE, **bounds))
+    (refused,) = [check for check in judged(grown, BEFORE, **bounds, min_recall=0.2) if not check.passed]
+    assert refused.line.startswith("recall of bird 0.1, asked for: at least 0.2")
+
+
+@pytest.mark.parametrize("bounds", [{}, {"max_accuracy_drop": 0.0}])
+def test_the_comparison_says_which_labels_were_left_out(bounds: dict) -> None:
+    grown = measured(cat=Tally(50, 40), bird=Tally(10, 10))
+    compared = gate.comparison(judged(grown, BEFORE, **bounds))
+    assert (compared.value, compared.baseline, compared.passed) == (0.8, 0.9, not bounds)
+    assert compared.note.startswith("on 50 of 60 test pictures")
+    assert compared.note.endswith("left out: bird (new); dog (gone)")
+
+
+def test_models_without_a_common_label_are_not_compared() -> None:
+    compared = gate.comparison(judged(measured(bird=Tally(9, 1)), BEFORE, max_accuracy_drop=0.0))
+    assert (compared.value, compared.baseline, compared.passed) == (None, None, True)
+    assert compared.note == "no comparison: no test picture has a label that the baseline knows (cat, dog)"
+
+
+def test_the_pictures_of_a_row_are_the_same_for_both_models() -> None:
+    for check in judged(measured(cat=Tally(50, 40), bird=Tally(10, 10)), BEFORE, min_accuracy=0.1, min_recall=0.1):
+        assert check.baseline is None or check.metric in {"accuracy against the baseline", "recall of cat"}

@@ -272,7 +272,9 @@ def test_a_window_of_spans_is_read_together(picture_folder: Write, tmp_path: Pat
         folder = picture_folder(many("a", 20, 100 * span) | many("b", 20, 100 * span + 50), f"days/{span}")
     source = f"{folder.parent}/{{SPAN}}"
     assert {value(example, "span") for example in ingest(source, tmp_path / "1").by_path().values()} == {3}
-    window = ingest(source, tmp_path / "2", num_spans=2).by_path()
+    ingested = ingest(source, tmp_path / "2", num_spans=2)
+    assert rejects.read_summary(str(ingested.report)).spans == ("2", "3")
+    window = ingested.by_path()
     assert len(window) == 80
     for path, example in window.items():
         assert path.startswith(f"{value(example, 'span')}/")

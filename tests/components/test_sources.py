@@ -1,10 +1,14 @@
 import json
 import os
+import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from components.image_example_gen import rejects, sources, spans
 from components.image_example_gen.rejects import Reject
@@ -225,12 +229,74 @@ def test_the_latest_spans_are_read(tmp_path: Path, pattern: str, names: list[str
     assert latest == found[-1]
 
 
-def test_what_is_no_span_is_passed_over_and_no_span_at_all_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "upload.tmp").mkdir()
-    with pytest.raises(DataError, match="no span found"):
-        spans.resolve(str(tmp_path), "{SPAN}")
-    (tmp_path / "3").mkdir()
-    assert [location.span for location in spans.resolve(str(tmp_path), "{SPAN}", 5)] == [3]
-    for pattern in ("{SPAM}", "{VERSION}", "{SPAN}/{YYYY}"):
+def resolved(folder: Path, pattern: str, num_spans: int = 5) -> list[str]:
+    return [location.name for location in spans.resolve(str(folder), pattern, num_spans)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "read", "said"),
+    [
+        ("{SPAN}", ["2025_12_31", "7"], ["7"], ["2025_12_31 does not fit {SPAN}: digits 0 to 9 alone"]),
+        ("{SPAN}", ["+4", "-4", "٤", "4.0", " 4", "3"], ["3"], ["+4 ", "-4 ", "٤ ", "4.0 ", " 4 "]),
+        ("{SPAN}", ["1", "01", "2"], ["01", "2"], ["1 has a number that 01 has too"]),
+        ("{SPAN}", ["9" * 19, "1"], ["1"], [f"{'9' * 19} has a number above"]),
+        ("{SPAN:2}", ["1", "02", "003"], ["02"], ["1 does not fit", "003 does not fit"]),
+        ("day-{SPAN}", ["day-x", "night-2", "day-3"], ["day-3"], ["day-x does not fit"]),
+        (
+            "{YYYY}-{MM}-{DD}",
+            ["2025-02-30", "2026-1-1", "2025-02-28", "a-b-c"],
+            ["2025-02-28"],
+            ["2025-02-30 is no date", "2026-1-1 does not fit", "a-b-c does not fit"],
+        ),
+        ("{YYYY}/{MM}/{DD}", ["2026/01/31", "2026/13/01", "old/01/01"], ["2026/01/31"], ["2026/13/01 is no", "old does"]),
+        ("{SPAN}/v{VERSION}", ["3/v1", "3/v2", "3/v02", "03/v1"], ["3/v02"], ["03/v1 has a number", "3/v2 has a number"]),
+        ("{SPAN}/all", ["1/all", "2/half"], ["1/all"], ["2 has no all"]),
+    ],
+)
+def test_whatever_has_the_shape_of_a_span_is_read_or_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pattern: str, names: list[str], read: list[str], said: list[str]
+) -> None:
+    for name in [*names, ".snapshot", "@eaDir"]:
+        (tmp_path / name).mkdir(parents=True)
+    with caplog.at_level("INFO", "finetune"):
+        assert resolved(tmp_path, pattern) == read
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == len(said)
+    for words in said:
+        assert any(f"passed over: {words}" in line for line in warnings), words
+    assert caplog.messages[-1].endswith(f"spans: {', '.join(read)}")
+
+
+def test_without_a_span_the_error_says_what_is_wrong_with_what_is_there(tmp_path: Path) -> None:
+    for name, why in (("a", "nothing there has a number"), ("2026_1_1", "2026_1_1 does not fit {SPAN}")):
+        with pytest.raises(DataError, match=f"no span found: {why}"):
+            resolved(tmp_path, "{SPAN}" if name != "a" else "day-{SPAN}")
+        (tmp_path / "2026_1_1").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=r"no span found: .*nowhere is no folder"):
+        resolved(tmp_path / "nowhere", "{SPAN}")
+    for pattern in ("{SPAM}", "{VERSION}", "{SPAN}/{YYYY}", "{SPAN}/{SPAN}", "{SPAN:0}", "{SPAN:x}", "{YYYY}", "{SPAN}{X}"):
         with pytest.raises(DataError, match=r"expected \{SPAN\}"):
-            spans.resolve(str(tmp_path), pattern)
+            resolved(tmp_path, pattern)
+
+
+def test_many_that_are_no_spans_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ["1", *(f"x{number}" for number in range(30))]:
+        (tmp_path / name).mkdir()
+    assert resolved(tmp_path, "{SPAN}") == ["1"]
+    assert caplog.messages[-1].endswith("passed over: 10 more")
+
+
+@hypothesis.given(st.sets(st.text(st.sampled_from("0123456789_+-. \u0664\uff11"), min_size=1, max_size=4), min_size=1))
+def test_a_span_is_ascii_digits_and_nothing_else(names: set[str]) -> None:
+    names -= {name for name in names if name.startswith(".")}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            (Path(folder) / name).mkdir()
+        numbers = {int(name) for name in names if re.fullmatch("[0-9]+", name, re.ASCII)}
+        if not numbers:
+            with pytest.raises(DataError, match="no span found"):
+                spans.resolve(folder, "{SPAN}")
+        else:
+            found = spans.resolve(folder, "{SPAN}", 10_000)
+            assert [location.span for location in found] == sorted(numbers)
+            assert all(location.name in names and int(location.name) == location.span for location in found)

@@ -66,6 +66,15 @@ def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
         ("training.phases.0.learning_rates=[['(', 0.1]]", "not a regular expression"),
         ("training.phases.0.learning_rates=[['.*', null]]", "nothing would be trained"),
         ("model.dropout=1", "should be less than 1"),
+        ("training.phases.0.warmup_epochs=5", "training.phases.0.warmup_epochs = 5: expected fewer than epochs = 5"),
+        ("training.phases.0.learning_rates=[['block6_.*', 0.1], ['.*', null]]", "'block6_.*' matches no variable"),
+        ("training.phases.0.learning_rates=[['.*', null], ['head/.*', 0.1]]", "0.1 is never used"),
+        ("training.phases.0.learning_rates=[['head/.*', 0.1]]", "no pattern matches block1_conv1/kernel"),
+        ("training.phases.0.learning_rates=[['.*', .inf]]", "should be a finite number"),
+        ("training.phases.0.layer_decay=0.5", "layer_decay = 0.5: the rules match every block"),
+        ("tuning.learning_rate_factor=[10, 0.1]", "the lower bound comes first: [0.1, 10]"),
+        ("tuning.dropout=[0.7, 0.2]", "the lower bound comes first: [0.2, 0.7]"),
+        ("evaluation.min_accuracy=.nan", "should be"),
     ],
 )
 def test_a_bad_override_is_refused_with_its_key_and_what_is_right(override: str, said: str) -> None:
@@ -73,6 +82,53 @@ def test_a_bad_override_is_refused_with_its_key_and_what_is_right(override: str,
         reading.load(None, (override,))
     assert said in str(error.value)
     assert override.partition(".")[0].partition("=")[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("training.phases.0.epochs=0", "training.phases.1.epochs=0"),
+            "--set: training.phases: every phase has epochs = 0: nothing would be trained",
+        ),
+        (
+            ("evaluation.min_accuracy=1", "evaluation.confidence=0.95"),
+            "--set: evaluation: min_accuracy = 1 can't be met with confidence = 0.95",
+        ),
+        (("evaluation.min_top_k_accuracy={3: 1.0}", "evaluation.confidence=0.5"), "min_top_k_accuracy.3 = 1 can't"),
+        (("evaluation.min_recall_of={'a': 1.0}", "evaluation.confidence=0.5"), "min_recall_of.a = 1 can't"),
+        (
+            ("training.early_stopping.monitor=accuracy", "training.early_stopping.min_delta=1"),
+            "training.early_stopping.min_delta = 1: accuracy is 0 to 1",
+        ),
+        (
+            ("augmentation.mix=mixup", "training.batch_size=1"),
+            "--set: augmentation.mix = mixup mixes the pictures of a batch: training.batch_size must be 2",
+        ),
+    ],
+)
+def test_what_can_t_be_met_together_is_refused_with_its_keys(overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(schema.ConfigError) as error:
+        reading.load(None, overrides)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training.phases.0.warmup_epochs=4.9",),
+        ("training.phases.0.warmup_epochs=3", "training.phases.0.epochs=0"),
+        ("training.phases.0.learning_rates=[['head/.*', 0.1]]", "training.phases.0.layer_decay=0.5"),
+        ("training.phases.0.learning_rates=[['head/.*', 0.1], ['block[1-3]_.*', null]]", "training.phases.0.layer_decay=1"),
+        ("training.phases.0.learning_rates=[['head/.*', 0.1], ['block._.*', null], ['.*', null]]",),
+        ("tuning.dropout=[0.3, 0.3]",),
+        ("evaluation.min_accuracy=1",),
+        ("evaluation.min_accuracy=0.9999", "evaluation.confidence=0.95"),
+    ],
+)
+def test_what_can_just_be_met_is_taken(overrides: tuple[str, ...]) -> None:
+    reading.load(None, overrides)
 
 
 @pytest.mark.parametrize(

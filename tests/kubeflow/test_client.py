@@ -402,6 +402,7 @@ def test_status_ends_with_verdict_and_version_as_a_local_run_does(
         accuracy_interval=(0.82, 0.95),
         test_pictures=100,
         baseline_accuracy=0.88,
+        baseline_note="on 80 of 100 test pictures; left out: bird (new)",
     )
     journal.note_end(folders.metadata_connection(url), ending, datetime.datetime.now(datetime.UTC))
     shown = kubeflow(host, "status", run_id, "--metadata", url)
@@ -409,7 +410,7 @@ def test_status_ends_with_verdict_and_version_as_a_local_run_does(
     assert shown.stdout.splitlines()[-5:] == [
         "run            done",
         "test accuracy  0.9000 on 100 pictures (95 %: 0.8200 to 0.9500)",
-        "baseline       0.8800",
+        "baseline       0.8800 (on 80 of 100 test pictures; left out: bird (new))",
         "verdict        published",
         "version        1795478357",
     ]

@@ -20,6 +20,7 @@ LABELS = ["cat", "dog"]
 ROWS = [[3, 1], [0, 4]]
 CHECKS = [
     gate.Check("accuracy", 0.875, "at least 0.9 (evaluation.min_accuracy)", math.nan, False),
+    gate.Check("accuracy against the baseline", 0.9, "", 0.8, True, "on 4 of 8 test pictures; left out: [owl] (new)"),
     gate.Check("recall of cat", math.nan, "at least 0.5 (evaluation.min_recall)", None, False),
     gate.Check("latency in ms", math.inf, "at most 50 (evaluation.max_latency_ms)", None, False),
     gate.Check("model size in MB", -math.inf, "", None, True),
@@ -70,7 +71,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_metrics_that_are_no_numbers_are_left_out_and_the_rest_is_strict_json(written: Path) -> None:
     said = harness.strict_json((written / "said" / "executor_output.json").read_text())["artifacts"]
     (metrics,) = said["metrics"]["artifacts"]
-    assert metrics["metadata"] == {"accuracy": 0.875, "test_examples": 8}
+    assert metrics["metadata"] == {"accuracy": 0.875, "accuracy_against_the_baseline": 0.9, "test_examples": 8}
     assert metrics["uri"] == str(written / "made" / "metrics")
     assert said.keys() == {"metrics", "confusion", "gate"}
 
@@ -87,6 +88,7 @@ def test_the_table_of_the_gate_shows_every_row_and_the_blessing_is_a_word(writte
     table = (written / "made" / "gate").read_text()
     for check in CHECKS:
         assert check.metric in table
+    assert "baseline: on 4 of 8 test pictures; left out: [owl] (new)" in table
     assert (written / "parameters" / "blessing").read_text() == "refused"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from modules import model, trainer
+from configs import rules
+from modules import model, optimizers, trainer
 
 CONFIG = {"dense_units": 256, "dropout": 0.5, "l2": 0.0}
 
@@ -31,6 +32,7 @@ def test_the_classifier_is_vgg16_on_rgb_and_a_head() -> None:
     assert paths[0] == "block1_conv1/kernel"
     assert len([path for path in paths if path.startswith("block")]) == 26
     assert {path.split("/")[0] for path in paths if not path.startswith("block")} == {"head"}
+    assert set(optimizers.learnable_variables(classifier)) == set(rules.PATHS)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 48, 3)).astype(np.float32)
     # The same pictures through Keras's own VGG16 and preprocessing.
     vgg = keras.applications.VGG16(include_top=False, weights=None)

@@ -44,7 +44,7 @@ def test_rules_that_name_each_path_give_it_its_rate(rates: list[float | None]) -
     assert optimizers.assign_learning_rates(PATHS, rules) == dict(rules)
 
 
-PHASE = {"epochs": 2, "warmup_epochs": 0.0, "decay": "constant", "layer_decay": None}
+PHASE = {"epochs": 2, "max_steps": None, "warmup_epochs": 0.0, "decay": "constant", "layer_decay": None}
 PLAIN = {"weight_decay": None, "clip_norm": None, "ema_momentum": None}
 
 
@@ -112,6 +112,21 @@ def test_warm_up_and_cosine_shape_every_groups_rate_alike() -> None:
         rates.append([float(one.learning_rate.numpy()) for one in model.optimizer.optimizers])
     shape = [0, 0.25, 0.5, 0.75, 1, (2 + np.sqrt(2)) / 4, 0.5, (2 - np.sqrt(2)) / 4, 0]
     np.testing.assert_allclose(rates, np.outer(shape, [1e-4, 1e-2]), atol=1e-8)
+
+
+def test_a_phase_that_max_steps_ends_is_all_that_its_decay_has() -> None:
+    model = compiled([("head/.*", 1e-2), (".*", None)], epochs=4, max_steps=2, decay="cosine")
+    (one,) = model.optimizer.optimizers
+    rates = [float(one.learning_rate.numpy())]
+    for _ in range(2):
+        moves(model)
+        rates.append(float(one.learning_rate.numpy()))
+    assert rates == pytest.approx([1e-2, 0.5e-2, 0])
+
+
+def test_a_warm_up_that_outlasts_max_steps_is_an_error() -> None:
+    with pytest.raises(optimizers.LearningRateError, match="are 4 steps of 2 an epoch, and max_steps = 4 ends the phase"):
+        compiled([(".*", 1e-2)], epochs=4, max_steps=4, warmup_epochs=2.0)
 
 
 def test_without_decay_the_rate_stays_after_the_warm_up() -> None:

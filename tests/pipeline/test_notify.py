@@ -70,6 +70,7 @@ def test_the_end_is_posted_as_fields_and_as_a_line() -> None:
         "accuracy_interval": [0.82, 0.95],
         "test_pictures": 100,
         "baseline_accuracy": 0.88,
+        "baseline_note": "",
         "look": "finetune kubeflow status 17",
         "text": f"{PUBLISHED.text}; see finetune kubeflow status 17",
     }
