@@ -72,7 +72,10 @@ def test_the_json_schema_describes_every_key() -> None:
         ([], "give --data SOURCE"),
         (["--data", "x", "--set", "model.dropuot=1"], "did you mean dropout?"),
         (["--config", "nothing.yaml"], "nothing.yaml: No such file"),
-        (["--data", "x", "--set", "model.weights=nothing.h5"], "model.weights = nothing.h5: no such file"),
+        (
+            ["--data", "x", "--set", "model.weights=nothing.h5"],
+            "nothing.h5: no such file; expected imagenet, null or the path",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -22,7 +22,7 @@ training:
   batch_size: 16
   cache: {views: 1}
   phases:
-    - {name: head, epochs: 2, learning_rates: [["head/.*", 1.0e-2], [".*", null]]}
+    - {name: head, epochs: 3, learning_rates: [["head/.*", 1.0e-2], [".*", null]]}
 evaluation: {min_accuracy: 0.0, max_accuracy_drop: 1.0, min_examples: 1}
 """
 
@@ -107,7 +107,7 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "epoch 1/2" in line:
+            if "epoch 2/3" in line:
                 process.send_signal(signal.SIGKILL)
     revived = life.run("training.seed=2")
     assert revived.code == 0, revived.err

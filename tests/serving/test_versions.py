@@ -151,8 +151,9 @@ def test_rolling_back_and_pruning_leave_a_server_what_it_is_told_to_serve(tmp_pa
             if not served or live != served[-1]:
                 try:
                     load(serving / str(live))
-                except (OSError, tf.errors.OpError):
-                    # A server keeps what it has, and reads the configuration again: it was rolled back from and pruned.
+                except (OSError, tf.errors.OpError, AssertionError):
+                    # A server keeps what it has, and reads the configuration again: it was rolled back from and pruned,
+                    # perhaps between its graph and its assets.
                     assert store.live != live
                 else:
                     served.append(live)
