@@ -16,10 +16,9 @@ import click
 
 from configs import schema
 from kubeflow import attempts, folders, parameters, tasks
-from kubeflow.node_process import Answer, Request
+from kubeflow.node_process import Answer, Request, where_to_look
+from pipeline import exit_codes
 from pipeline.ending import Ending, Verdict
-
-_WILL_NOT, _REFUSED = 2, 3
 
 
 @click.command()
@@ -57,7 +56,7 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
     if "{{" in run_id or not run_id.strip():
         _end(
             f"--run-id {run_id}: not filled in by Kubeflow Pipelines; compile the pipeline again with this version",
-            _WILL_NOT,
+            exit_codes.WILL_NOT,
         )
     begun = datetime.datetime.now(datetime.UTC)
     task = json.loads(task_json)
@@ -66,7 +65,7 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
         # The parameters of the run are read where what is wrong with them is written down, as any failure.
         config = parameters.with_values(text, {})
     except schema.ConfigError as error:
-        _end(str(error), _WILL_NOT)
+        _end(str(error), exit_codes.WILL_NOT)
     # Weights that were fetched once are there for all runs.
     os.environ.setdefault("FINETUNE_CACHE_DIR", folders.cache_dir(config))
     interrupted = attempts.Interrupted()
@@ -96,7 +95,7 @@ def _supervise(request: Request, settings: schema.Task, interrupted: attempts.In
         number += 1
         _note_failure(request, answer, now - started)
         pause = next(pauses, None)
-        if answer.code != attempts.MAY_PASS or interrupted or pause is None:
+        if answer.code != exit_codes.MAY_PASS or interrupted or pause is None:
             return answer
         if deadline is not None and now + pause >= deadline:
             return answer
@@ -108,15 +107,13 @@ def _supervise(request: Request, settings: schema.Task, interrupted: attempts.In
 
 def _failed(request: Request, config: schema.Config, answer: Answer) -> Ending:
     """How a run ends that this node ends."""
-    from pipeline import notify
-
     return Ending(
         pipeline=config.name,
         run=request.run,
-        verdict=Verdict.REFUSED if answer.code == _REFUSED else Verdict.FAILED,
+        verdict=Verdict.REFUSED if answer.code == exit_codes.REFUSED else Verdict.FAILED,
         reason=answer.state,
         node=request.node,
-        look=notify.look(config.notify, request.run, f"finetune kubeflow status {request.run}"),
+        look=where_to_look(request, config),
     )
 
 

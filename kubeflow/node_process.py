@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 import pydantic
 
+from configs import schema
+from pipeline import exit_codes
 from pipeline.ending import Ending, Verdict
 
 
@@ -42,7 +44,7 @@ class Answer(pydantic.BaseModel):
     """How it ended."""
 
     code: int
-    """As the exit codes in `failures`."""
+    """As in `exit_codes`."""
     state: str
     """How a node ended that did, or why it did not, in a line."""
     ending: Ending | None = None
@@ -55,7 +57,6 @@ def run(request: Request) -> Answer:
     Args:
       request: what is to be run.
     """
-    from configs import schema
     from kubeflow import folders, outputs, parameters, tasks
     from pipeline import adoption, failures, node, place
     from pipeline.pipeline import create_pipeline
@@ -66,12 +67,12 @@ def run(request: Request) -> Answer:
         own = folders.folders(config)
         ir = node.compile_for_run(create_pipeline(config, **own._asdict()), request.run)
     except (schema.ConfigError, ValueError) as error:
-        return Answer(code=failures.WILL_NOT, state=str(error))
+        return Answer(code=exit_codes.WILL_NOT, state=str(error))
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
     if request.node not in {*nodes, tasks.UP_TO_DATE}:
         known = ", ".join(nodes)
         message = f"no node {request.node} in this image's pipeline: {known}; compile again with the image's version"
-        return Answer(code=failures.WILL_NOT, state=message)
+        return Answer(code=exit_codes.WILL_NOT, state=message)
     for one in nodes.keys() & set(request.uncached):
         nodes[one].execution_options.caching_options.enable_cache = False
     try:
@@ -93,7 +94,7 @@ def run(request: Request) -> Answer:
             if "outputs" in request.task:
                 outputs.write(request.node, request.task, connection, request.run)
         if due or request.node not in {outputs.PUSHER, tasks.UP_TO_DATE}:
-            return Answer(code=failures.DONE, state=state)
+            return Answer(code=exit_codes.DONE, state=state)
         return _last(request, config, connection, state)
     except Exception as error:  # whatever it is, it gets a reason and an exit code
         traceback.print_exc()
@@ -101,21 +102,33 @@ def run(request: Request) -> Answer:
         return Answer(code=failures.exit_code(error), state=" ".join(message.split()))
 
 
+def where_to_look(request: Request, config: schema.Config) -> str:
+    """Return where a person who is told of a run's end finds more.
+
+    Args:
+      request: of its last node.
+      config: of the pipeline.
+    """
+    from pipeline import notify
+
+    return notify.look(config.notify, request.run, f"finetune kubeflow status {request.run}")
+
+
 def _last(request: Request, config: Any, connection: Any, state: str) -> Answer:
     """What the last node of a run says: how the run ended."""
     from kubeflow import tasks
-    from pipeline import failures, notify, outcome
+    from pipeline import outcome
 
     ended = outcome.read(connection, request.run).ending(
         config.name,
         request.run,
         unchanged=request.node == tasks.UP_TO_DATE,
-        look=notify.look(config.notify, request.run, f"finetune kubeflow status {request.run}"),
+        look=where_to_look(request, config),
     )
     if ended.verdict == Verdict.REFUSED and config.evaluation.fail_when_refused:
         state = f"nothing was published (evaluation.fail_when_refused): {ended.reason}"
-        return Answer(code=failures.REFUSED, state=state, ending=ended)
-    return Answer(code=failures.DONE, state=state, ending=ended)
+        return Answer(code=exit_codes.REFUSED, state=state, ending=ended)
+    return Answer(code=exit_codes.DONE, state=state, ending=ended)
 
 
 def _first_due(ir: Any, connection: Any, config: Any) -> str | None:
@@ -151,7 +164,9 @@ def main(request_file: str, answer_file: str) -> NoReturn:
     try:
         answer = run(request)
     except KeyboardInterrupt:
-        answer = Answer(code=1, state=f"{request.node} was interrupted; tried again, it goes on where it was")
+        answer = Answer(
+            code=exit_codes.MAY_PASS, state=f"{request.node} was interrupted; tried again, it goes on where it was"
+        )
     unfinished = Path(f"{answer_file}.tmp")
     unfinished.write_text(answer.model_dump_json(), encoding="utf-8")
     unfinished.replace(answer_file)

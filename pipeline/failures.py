@@ -9,10 +9,7 @@ import tensorflow as tf
 
 from components.data_gate.executor import RefusedDataError
 from modules.callbacks import TrainingError
-
-DONE, MAY_PASS, WILL_NOT, REFUSED = 0, 1, 2, 3
-"""Exit codes of `finetune-node`: `MAY_PASS` was tried again already, `WILL_NOT` needs another configuration, other data or
-other code, `REFUSED` is what a gate said."""
+from pipeline.exit_codes import MAY_PASS, REFUSED, WILL_NOT
 
 _LASTING = (
     TrainingError,

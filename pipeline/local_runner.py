@@ -20,9 +20,9 @@ from tfx.orchestration import pipeline as tfx_pipeline
 
 from components.publisher.component import Publisher
 from configs import schema
-from pipeline import adoption, failures, journal, node, notify, outcome, place
+from pipeline import adoption, exit_codes, failures, journal, node, notify, outcome, place
 from pipeline.ending import Ending, Verdict
-from pipeline.pipeline import create_data_pipeline, create_pipeline
+from pipeline.pipeline import create_data_pipeline, create_pipeline, served_name
 from serving import versions
 
 RUNNING, FAILED = "running", "failed"
@@ -167,7 +167,7 @@ def run(
             state = node.launch(ir, node_id, connection, beam_config)
         except node.NodeError as error:
             on_status(NodeStatus(node_id, FAILED, time.monotonic() - started))
-            raise RunError(str(error), node_id, failures.exit_code(error) == failures.REFUSED) from error
+            raise RunError(str(error), node_id, failures.exit_code(error) == exit_codes.REFUSED) from error
         on_status(NodeStatus(node_id, state, time.monotonic() - started))
 
 
@@ -190,8 +190,8 @@ def _project(output_dir: Path, config: schema.Config) -> Iterator[tuple[Path, me
         database = folder / "metadata.db"
         place.set_orphans_aside(str(folder), has_metadata=database.exists())
         connection = metadata.sqlite_metadata_connection_config(str(database))
-        owner = _owner(output_dir, database, connection, folder)
-        if owner not in {None, config.name}:
+        owner = _other_owner(output_dir, database, connection, config)
+        if owner is not None:
             raise RunError(
                 f"{output_dir} belongs to the pipeline {owner}, and the configuration's name is {config.name}: name another"
                 " --output-dir, or give it that name"
@@ -201,8 +201,10 @@ def _project(output_dir: Path, config: schema.Config) -> Iterator[tuple[Path, me
             yield folder, connection
 
 
-def _owner(output_dir: Path, database: Path, connection: metadata_store_pb2.ConnectionConfig, folder: Path) -> str | None:
-    """The pipeline that an output folder belongs to, by its metadata or, where that is gone, by what is served."""
+def _other_owner(
+    output_dir: Path, database: Path, connection: metadata_store_pb2.ConnectionConfig, config: schema.Config
+) -> str | None:
+    """Another pipeline that an output folder belongs to, by its metadata or, where that is gone, by what is served."""
     try:
         place.make_relative(connection)
         names = [context.name for context in mlmd.MetadataStore(connection).get_contexts_by_type("pipeline")]
@@ -211,4 +213,7 @@ def _owner(output_dir: Path, database: Path, connection: metadata_store_pb2.Conn
             f"{output_dir / database.name} can't be read ({error}): restore it, or move it away; then all is made again and"
             " compared with what is served"
         ) from None
-    return names[0] if names else versions.Versions(str(folder / "serving")).name
+    if names:
+        return names[0] if names[0] != config.name else None
+    served = versions.Versions(str(database.parent / "serving")).name
+    return served if served != served_name(config) else None

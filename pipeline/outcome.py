@@ -10,6 +10,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator import constants as evaluator_constants
 
+from components.baseline_resolver.strategy import PUSHED_DESTINATION
 from components.data_gate import executor as data_gate
 from components.data_gate import findings
 from components.image_example_gen import rejects
@@ -21,7 +22,6 @@ from pipeline.journal import Connection
 
 _FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
-_PUSHED_DESTINATION = "pushed_destination"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def pushed_to(pushed: metadata_store_pb2.Artifact) -> str | None:
       pushed: the Pusher's output.
     """
     properties = pushed.custom_properties
-    return properties[_PUSHED_DESTINATION].string_value if _PUSHED_DESTINATION in properties else None
+    return properties[PUSHED_DESTINATION].string_value if PUSHED_DESTINATION in properties else None
 
 
 def read_outputs(connection: Connection, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:

@@ -153,7 +153,7 @@ def create_pipeline(
         container_blessing=validators[0].outputs["blessing"] if validators else None,
         destination={
             "folder": serving_dir,
-            "name": config.serving.model_name or config.name,
+            "name": served_name(config),
             "base_path": config.serving.base_path,
             "keep": config.serving.keep,
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
@@ -171,6 +171,15 @@ def create_pipeline(
         metadata_connection_config=metadata_connection_config,
         beam_pipeline_args=beam.arguments(config.beam),
     )
+
+
+def served_name(config: schema.Config) -> str:
+    """Return the name of a pipeline's model at the server.
+
+    Args:
+      config: of the pipeline.
+    """
+    return config.serving.model_name or config.name
 
 
 def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:

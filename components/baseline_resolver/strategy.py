@@ -14,7 +14,7 @@ from components.data_gate import executor as data_gate
 
 CANDIDATE, MODEL, MODEL_BLESSING, VERDICT = "candidate", "model", "model_blessing", "verdict"
 
-_PUSHED = "pushed_destination"
+PUSHED_DESTINATION = "pushed_destination"
 """Property of TFX's PushedModel, where something was published."""
 
 
@@ -121,7 +121,7 @@ def _is_deleted(artifact: types.Artifact) -> bool:
 def _was_published_from(store: mlmd.MetadataStore, verdict: types.Artifact) -> bool:
     """Whether a run that made or used a verdict published its model."""
     return any(
-        _PUSHED in artifact.custom_properties
+        PUSHED_DESTINATION in artifact.custom_properties
         for context in store.get_contexts_by_artifact(verdict.id)
         if context.type == "pipeline_run"
         for artifact in store.get_artifacts_by_context(context.id)

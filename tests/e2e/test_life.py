@@ -160,3 +160,18 @@ def test_metadata_that_can_not_be_read_are_named_with_what_to_do(tmp_path: Path)
     assert done.code == 1
     assert "metadata.db can't be read" in done.err
     assert "move it away" in done.err
+
+
+def test_a_folder_whose_metadata_are_gone_is_its_own_by_the_name_that_is_served(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    serving = life.folder / "serving"
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "saved_model.pb").write_bytes(b"graph")
+    versions.Versions(str(serving)).publish(str(tmp_path / "exported"), lambda folder, number: None, "animals")
+    theirs = life.run()
+    assert theirs.code == 1
+    assert "belongs to the pipeline animals" in theirs.err
+    # The model may be served under another name than the pipeline's.
+    ours = life.run("serving.model_name=animals", "data.min_images_per_class=1000")
+    assert "belongs to" not in ours.err
+    assert "the data are refused" in ours.err
