@@ -13,7 +13,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["cli", "configs", "components*", "modules*", "pipeline*", "serving*", "kubeflow*"]),
-    package_data={"configs": ["*.yaml"]},
+    py_modules=["finetune_commands"],
+    package_data={"configs": ["*.yaml", "keras/*.json"]},
     install_requires=[
         "tfx>=1.21,<1.22",
         "tensorflow>=2.21,<2.22",
@@ -44,5 +45,7 @@ setup(
         "onnx>=1.20",
         "pip>=25",
     ],
-    entry_points={"console_scripts": ["finetune=cli:main", "finetune-node=kubeflow.node_entrypoint:main"]},
+    entry_points={
+        "console_scripts": ["finetune=finetune_commands:finetune", "finetune-node=finetune_commands:finetune_node"],
+    },
 )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import click
 
-from cli import config, kubeflow, run, serving
+from cli import config, entry, kubeflow, run, serving
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=entry.Entry, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="finetune")
 def main() -> None:
     """From a folder of labelled pictures to a gated, pushed classifier.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 
@@ -27,7 +28,10 @@ def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
     import yaml
 
     effective = options.load(config_path, overrides).model_dump(mode="json")
-    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), nl=False)
+    # YAML has escapes of its own for what the terminal has no characters for.
+    plain = sys.stdout.encoding.lower().startswith("utf")
+    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=plain), nl=False)
+    options.check_printed()
 
 
 @config.command(name="schema")
@@ -41,3 +45,4 @@ def print_schema() -> None:
     from configs.schema import Config
 
     click.echo(json.dumps(Config.model_json_schema(), indent=2))
+    options.check_printed()

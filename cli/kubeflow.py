@@ -91,6 +91,8 @@ def compile_pipeline(
     """
     from pipeline import log_file
 
+    if output.suffix != ".yaml":
+        raise options.InputError(f"{output}: expected a name that ends with .yaml")
     config = options.load(config_path, overrides, data)
     source = config.data.source or ""
     if "://" not in source and not os.path.isabs(source):
@@ -104,8 +106,10 @@ def compile_pipeline(
 
         try:
             tasks = compiler.compile_pipeline(config, image, output)
-        except (compiler.CompileError, ConfigError, OSError) as error:
+        except (compiler.CompileError, ConfigError) as error:
             raise options.InputError(str(error)) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(output)) from None
     click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")
 
 

@@ -41,6 +41,19 @@ data_option = click.option(
 )
 
 
+def check_printed() -> None:
+    """End with exit code 1 if results can't be written, where a command makes nothing else."""
+    from pipeline import streams
+
+    if (problem := streams.dropped()) is not None:
+        raise unprinted(problem)
+
+
+def unprinted(problem: OSError) -> click.ClickException:
+    """Return what ends a command with exit code 1, since results can't be written."""
+    return click.ClickException(f"standard output: {problem.strerror}; what was asked for is not complete")
+
+
 def together(*given: Any) -> Callable[[Any], Any]:
     """Return a decorator that gives a command several options, in their order."""
 

@@ -6,14 +6,13 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
@@ -54,6 +53,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
     log_path = _log_path(output_dir)
     with _interruptible(log_path):
         _check_files(config)
+        _check_scratch(config, output_dir)
         look = f"{output_dir}, log {log_path}"
         outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status, look), log_path)
     _print_outcome(outcome)
@@ -105,8 +105,10 @@ def _log_path(output_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def _interruptible(log_path: Path, scratch: Path | None = None) -> Iterator[None]:
-    """End with a line on Ctrl-C and SIGTERM, and without the scratch folder that nobody would find again."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """End with a line on Ctrl-C, SIGTERM and SIGHUP, and without the scratch folder that nobody would find again."""
+    from modules import interrupts
+
+    interrupts.handle()
     try:
         yield
     except KeyboardInterrupt:
@@ -134,6 +136,17 @@ def _check_files(config: Config) -> None:
             raise options.InputError(str(error)) from None
 
 
+def _check_scratch(config: Config, output_dir: Path) -> None:
+    """End with exit code 2 if there is no folder for temporary files or for fetched weights."""
+    from modules import weights
+
+    tempfile.gettempdir()
+    try:
+        weights.keep_somewhere(config.model.weights, output_dir / "work" / "weights")
+    except weights.WeightsError as error:
+        raise options.InputError(str(error)) from None
+
+
 def _runner() -> ModuleType:
     from pipeline import local_runner
 
@@ -147,11 +160,15 @@ def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_pa
     with log_file.capture_output(log_path) as terminal:
         from absl import logging as absl_logging
 
+        from pipeline.output_folder import FolderError
+
         run_error = _runner().RunError
         absl_logging.set_verbosity(absl_logging.INFO)
         with _RunProgress(terminal.err) as progress:
             try:
                 return work(progress.on_status)
+            except FolderError as error:
+                raise options.InputError(str(error)) from None
             except run_error as error:
                 traceback.print_exc()
                 failure = str(error)
@@ -171,8 +188,9 @@ class _RunProgress(logging.Handler):
 
         super().__init__(logging.INFO)
         self._console = Console(file=stream, highlight=False)
+        spinner = "dots" if self._console.encoding.startswith("utf") else "line"
         self._bar = Progress(
-            *(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()),
+            *(SpinnerColumn(spinner), TextColumn("{task.description}"), TimeElapsedColumn()),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -268,11 +286,6 @@ def _print_checks(checks: Sequence[Check]) -> None:
     for check in checks:
         if not check.passed:
             click.echo(f"refused        {check.line}")
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Let SIGTERM end a run as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _end(message: str) -> NoReturn:

@@ -142,8 +142,10 @@ def serve_check(
 
     if endpoint is None or model_dir is None:
         raise options.InputError("give --endpoint URL and --model FOLDER")
+    lines = []
     failed = False
-    with log_file.capture_output() as terminal:
+    message = None
+    with log_file.capture_output():
         from serving import check, client
 
         folder, info = _published(model_dir)
@@ -151,11 +153,14 @@ def serve_check(
         try:
             for finding in check.findings(server, folder, info):
                 failed |= not finding.ok
-                print(f"{'ok' if finding.ok else 'FAIL':<5} {finding.what}: {finding.found}", file=terminal.out, flush=True)
+                lines.append(f"{'ok' if finding.ok else 'FAIL':<5} {finding.what}: {finding.found}")
         except client.ServingError as error:
-            failed = True
-            print(f"finetune: {error}", file=terminal.err)
-    sys.exit(options.FAILED if failed else 0)
+            message = str(error)
+    for line in lines:
+        click.echo(line)
+    if message is not None:
+        click.echo(f"finetune: {message}", err=True)
+    sys.exit(options.FAILED if failed or message else 0)
 
 
 @click.group()
@@ -187,6 +192,7 @@ def list_versions(serving_dir: str) -> None:
         state = "live" if number == live else "withdrawn" if number in withdrawn else ""
         accuracy = f"{info.metrics['accuracy']:.4f}" if info and "accuracy" in info.metrics else "-"
         click.echo(f"{number:<12} {info.published if info else '-':<26} {accuracy:<9} {state}".rstrip())
+    options.check_printed()
 
 
 @models.command()

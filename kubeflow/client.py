@@ -37,6 +37,20 @@ class NoAnswerError(ClientError):
     """A server that can't be reached for now."""
 
 
+class _Client(kfp.Client):
+    """kfp's, which asks nothing of the user's home: its file with settings may be missing, and need not be written."""
+
+    def _load_context_setting_or_default(self) -> None:
+        try:
+            super()._load_context_setting_or_default()
+        except (OSError, ValueError):
+            self._context_setting = {"namespace": ""}
+
+    def set_user_namespace(self, namespace: str) -> None:
+        with contextlib.suppress(OSError):
+            super().set_user_namespace(namespace)
+
+
 class Pipelines:
     """A Kubeflow Pipelines server.
 
@@ -58,7 +72,7 @@ class Pipelines:
             _check_reachable(host, token)
         with explained():
             # The client would take a namespace for that of the server.
-            self.api = kfp.Client(host=host, existing_token=token)
+            self.api = _Client(host=host, existing_token=token)
             api_client = self.api._pipelines_api.api_client
             health = api_client.call_api(
                 *(_HEALTHZ, "GET"), response_type="object", auth_settings=["Bearer"], _return_http_data_only=True

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ from typing import NoReturn
 
 import click
 
-from configs import schema
+from configs import environment, schema
 from kubeflow import attempts, folders, parameters, tasks
 from kubeflow.node_process import Answer, Request, where_to_look
-from pipeline import exit_codes
+from modules import interrupts
+from pipeline import exit_codes, streams
 from pipeline.ending import Ending, Verdict
 
 
@@ -53,6 +53,8 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
     Example:
       finetune-node --node Trainer --run-id 17 --config "$(cat photos.yaml)" --metadata sqlite:///metadata.db --task '{}'
     """
+    environment.put_own_packages_first()
+    streams.prepare()
     if "{{" in run_id or not run_id.strip():
         _end(
             f"--run-id {run_id}: not filled in by Kubeflow Pipelines; compile the pipeline again with this version",
@@ -69,7 +71,7 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
     # Weights that were fetched once are there for all runs.
     os.environ.setdefault("FINETUNE_CACHE_DIR", folders.cache_dir(config))
     interrupted = attempts.Interrupted()
-    signal.signal(signal.SIGTERM, interrupted)
+    interrupts.handle(interrupted)
     answer = _supervise(request, tasks.settings(config, node_id), interrupted)
     ending = answer.ending
     if answer.code and ending is None and not interrupted:

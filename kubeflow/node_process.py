@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 import pydantic
 
 from configs import schema
-from pipeline import exit_codes
+from modules import interrupts
+from pipeline import exit_codes, streams
 from pipeline.ending import Ending, Verdict
 
 
@@ -151,14 +152,15 @@ def _fetch_weights(config: Any) -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Let SIGTERM save what there is, undisturbed by another one."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let a signal save what there is, undisturbed by another one."""
+    interrupts.handle(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main(request_file: str, answer_file: str) -> NoReturn:
     """Run the request in a file, and end at once: Beam's threads may still be busy."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    streams.prepare()
+    interrupts.handle(_interrupt)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     request = Request.model_validate_json(Path(request_file).read_text(encoding="utf-8"))
     try:

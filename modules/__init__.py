@@ -1,1 +1,5 @@
 """What runs inside Transform and Trainer."""
+
+from configs import environment
+
+environment.prepare()

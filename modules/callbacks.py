@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -166,32 +162,3 @@ class SaveState(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
         if self._interrupted():
             raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Let SIGINT and SIGTERM be noted, to be acted on between two steps; a second one interrupts at once.
-
-    Yields a function that says whether one came. Outside of a process's main thread, which gets no signals, none does.
-    """
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-        _restore(before)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        _restore(before)
-
-
-def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)

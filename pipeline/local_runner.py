@@ -20,7 +20,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 
 from components.publisher.component import Publisher
 from configs import schema
-from pipeline import adoption, exit_codes, failures, journal, node, notify, outcome, place
+from pipeline import adoption, exit_codes, failures, journal, node, notify, outcome, output_folder, place
 from pipeline.ending import Ending, Verdict
 from pipeline.pipeline import create_data_pipeline, create_pipeline, served_name
 from serving import versions
@@ -70,6 +70,7 @@ def run_locally(
 
     Raises:
       RunError: a node failed, or another run is using the folder.
+      output_folder.FolderError: the folder can't be used, or belongs to another pipeline.
     """
     with _project(output_dir, config) as (folder, connection):
         root, serving_dir = place.pipeline_root(config, str(folder)), str(folder / "serving")
@@ -125,6 +126,7 @@ def check_data(config: schema.Config, output_dir: Path, on_status: Callable[[Nod
 
     Raises:
       RunError: a node failed, or a run is using the folder.
+      output_folder.FolderError: the folder can't be used, or belongs to another pipeline.
     """
     with _project(output_dir, config) as (folder, connection):
         root = place.pipeline_root(config, str(folder))
@@ -179,6 +181,7 @@ def _project(output_dir: Path, config: schema.Config) -> Iterator[tuple[Path, me
     """
     folder = output_dir.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    output_folder.check(folder)
     with (folder / ".lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,12 +190,12 @@ def _project(output_dir: Path, config: schema.Config) -> Iterator[tuple[Path, me
         # Nobody else is here, so these belong to a run that was killed.
         for leftover in folder.glob(f"{place.PIPELINE_ROOT}/*/.system/executor_execution/*/.temp"):
             shutil.rmtree(leftover, ignore_errors=True)
-        database = folder / "metadata.db"
+        database = folder / output_folder.METADATA_FILE
         place.set_orphans_aside(str(folder), has_metadata=database.exists())
         connection = metadata.sqlite_metadata_connection_config(str(database))
         owner = _other_owner(output_dir, database, connection, config)
         if owner is not None:
-            raise RunError(
+            raise output_folder.FolderError(
                 f"{output_dir} belongs to the pipeline {owner}, and the configuration's name is {config.name}: name another"
                 " --output-dir, or give it that name"
             )
@@ -209,8 +212,9 @@ def _other_owner(
         place.make_relative(connection)
         names = [context.name for context in mlmd.MetadataStore(connection).get_contexts_by_type("pipeline")]
     except (mlmd.errors.StatusError, RuntimeError) as error:
-        raise RunError(
-            f"{output_dir / database.name} can't be read ({error}): restore it, or move it away; then all is made again and"
+        reason = str(error).removeprefix("Error when executing query: ").split(" query:")[0]
+        raise output_folder.FolderError(
+            f"{output_dir / database.name} can't be read ({reason}): restore it, or move it away; then all is made again and"
             " compared with what is served"
         ) from None
     if names:

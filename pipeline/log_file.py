@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from pipeline import streams
+
 
 class Terminal(NamedTuple):
     """What was standard output and standard error before."""
 
     out: TextIO
+    """In UTF-8, as JSON is; what can't be written raises a `streams.OutputError`."""
     err: TextIO
+    """What can't be written is dropped."""
 
 
 @contextlib.contextmanager
@@ -33,8 +37,8 @@ def capture_output(path: str | Path = os.devnull) -> Iterator[Terminal]:
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     with (
         open(path, "ab") as file,
-        os.fdopen(os.dup(1), "w", encoding="utf-8") as out,
-        os.fdopen(os.dup(2), "w", encoding="utf-8") as err,
+        streams.text(os.dup(1), sys.stdout, encoding="utf-8", strict=True, closefd=True) as out,
+        streams.text(os.dup(2), sys.stderr, closefd=True) as err,
     ):
         try:
             for descriptor in (1, 2):

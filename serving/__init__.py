@@ -1,1 +1,5 @@
 """Answers from pushed models."""
+
+from configs import environment
+
+environment.prepare()

@@ -8,6 +8,12 @@ import PIL.Image
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from configs import environment
+
+# Children of the tests run the code that is tested, wherever else the project is installed.
+environment.prepare()
+environment.put_own_packages_first()
+
 
 def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     """Encode uint8 pixels, [height, width] or [height, width, channels]."""
@@ -35,7 +41,7 @@ def picture_folder(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-_RUNS = {"tests/e2e/test_run.py", "tests/e2e/test_serving.py"}
+_RUNS = {"tests/e2e/test_run.py", "tests/e2e/test_serving.py", "tests/e2e/test_rough_places.py"}
 """They share a run."""
 
 

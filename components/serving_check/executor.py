@@ -64,7 +64,7 @@ def _ask(model: str, evaluation: str) -> list[str]:
     command = [sys.executable, "-m", probe.__name__, model, evaluation]
     try:
         done = subprocess.run(  # noqa: S603 a fixed command
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return [f"no answer within {_SECONDS} s"]

@@ -147,7 +147,7 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
 
     # Another pipeline does not get the folder.
     other = life.run("name=other")
-    assert other.code == 1
+    assert other.code == 2
     assert "belongs to the pipeline life" in other.err
     assert life.store.name == "life"
 
@@ -157,7 +157,7 @@ def test_metadata_that_can_not_be_read_are_named_with_what_to_do(tmp_path: Path)
     life.folder.mkdir()
     (life.folder / "metadata.db").write_bytes(b"garbage" * 100)
     done = life.run()
-    assert done.code == 1
+    assert done.code == 2
     assert "metadata.db can't be read" in done.err
     assert "move it away" in done.err
 
@@ -169,7 +169,7 @@ def test_a_folder_whose_metadata_are_gone_is_its_own_by_the_name_that_is_served(
     (tmp_path / "exported" / "saved_model.pb").write_bytes(b"graph")
     versions.Versions(str(serving)).publish(str(tmp_path / "exported"), lambda folder, number: None, "animals")
     theirs = life.run()
-    assert theirs.code == 1
+    assert theirs.code == 2
     assert "belongs to the pipeline animals" in theirs.err
     # The model may be served under another name than the pipeline's.
     ours = life.run("serving.model_name=animals", "data.min_images_per_class=1000")

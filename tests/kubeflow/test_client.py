@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import kfp
 import pytest
 from click.testing import CliRunner, Result
 
@@ -84,6 +85,20 @@ def test_a_run_is_submitted_with_parameters_of_the_pipeline_s_types(server: api.
     assert run.service_account == "pipeline-runner"
     assert server.experiments[run.experiment_id].display_name == "images"
     assert client.Pipelines(host).latest_run("images") == run_id
+
+
+@pytest.mark.parametrize("in_the_way", ["home", "home/.config/kfp/context.json"])
+def test_a_home_that_can_not_be_used_keeps_nobody_from_a_server_with_namespaces(
+    in_the_way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a pod kfp's client takes the namespace from a file, and keeps it in the home.
+    (tmp_path / "namespace").write_text("ours")
+    (tmp_path / in_the_way).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / in_the_way).write_text("no JSON")
+    monkeypatch.setattr(kfp.Client, "_NAMESPACE_PATH", str(tmp_path / "namespace"))
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / ".config" / "kfp" / "context.json"))
+    with api.serving(api.Server(multi_user=True)) as host:
+        assert client.Pipelines(host).api.get_user_namespace() == "ours"
 
 
 def test_pipelines_of_one_name_in_two_namespaces_are_two(pipeline: Path) -> None:

@@ -1,5 +1,6 @@
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -195,3 +196,57 @@ def test_other_tensors_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with pytest.raises(weights.WeightsError, match="the tensors' SHA-256 is"):
         weights.locate("imagenet")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def without_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A user whose cache folder can't be made, since a file stands in its way."""
+    (tmp_path / "home").touch()
+    monkeypatch.delenv("FINETUNE_CACHE_DIR", raising=False)
+    monkeypatch.setattr(weights.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home" / name))
+    yield tmp_path
+    # Set behind the back of `monkeypatch`.
+    os.environ.pop("FINETUNE_CACHE_DIR", None)
+
+
+def test_without_a_cache_folder_what_is_fetched_is_kept_with_the_run(without_cache: Path) -> None:
+    weights.keep_somewhere(None, without_cache / "run")
+    assert weights.cache_folder() == without_cache / "home" / "finetune"
+    weights.keep_somewhere("imagenet", without_cache / "run")
+    assert weights.cache_folder() == without_cache / "run"
+
+
+def test_a_cache_folder_that_is_named_and_can_not_be_is_refused(
+    without_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(without_cache / "home" / "x"))
+    with pytest.raises(
+        weights.WeightsError, match=r"^FINETUNE_CACHE_DIR = .*/home/x: expected a folder that user [0-9]+ can"
+    ):
+        weights.keep_somewhere("imagenet", without_cache / "run")
+
+
+def test_a_cache_folder_that_others_have_filled_need_not_be_written(
+    without_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (without_cache / weights._KEPT).touch()
+    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(without_cache))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
+    weights.keep_somewhere("imagenet", without_cache / "run")
+    assert weights.cache_folder() == without_cache
+
+
+def test_what_can_not_be_kept_is_named_with_the_way_out(without_cache: Path, vgg: keras.Model) -> None:
+    with pytest.raises(weights.WeightsError, match=r"can't be kept: .*; FINETUNE_CACHE_DIR names another folder"):
+        weights._keep(vgg, weights.cache_folder() / weights._KEPT)
+
+
+def test_what_keras_has_downloaded_before_is_taken(
+    vgg: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    legacy(vgg, tmp_path / "models" / weights._KERAS_FILE)
+    monkeypatch.setattr(weights.environment, "users_keras_home", lambda: str(tmp_path))
+    monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: pytest.fail("it was downloaded"))
+    for found, expected in zip(weights._from_keras().get_weights(), vgg.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
