@@ -135,6 +135,10 @@ class Cluster:
                     return pod["metadata"]["name"]
         raise AssertionError(f"{key} of {run_id} never ran")
 
+    def uid_of(self, pod: str) -> str:
+        """What tells a pod from others of its name."""
+        return self.kubectl("get", "pod", pod, "--output", "jsonpath={.metadata.uid}")
+
     def wait_for_log(self, pod: str, text: str, seconds: float = 600) -> None:
         """Wait until a pod has said something."""
         for _ in every(1, seconds):
