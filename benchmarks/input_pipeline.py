@@ -53,11 +53,11 @@ def with_ours(folder: Path, epochs: int) -> dict[str, float]:
     pictures = shuffled.map(
         lambda path: preprocessing.decode_and_resize(tf.io.read_file(path), SIZE, SIZE), num_parallel_calls=tf.data.AUTOTUNE
     )
-    augmenter, labels = augmentation.Augmenter(augment), tf.zeros([BATCH, 1])
+    augmenter, numbers = augmentation.Augmenter(augment), tf.range(BATCH, dtype=tf.int64)
     augmented = (
         pictures.batch(BATCH)
         .enumerate()
-        .map(lambda number, batch: augmenter(batch, labels, tf.stack([1, number])), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(lambda number, batch: augmenter(batch, numbers, tf.stack([1, number])), num_parallel_calls=tf.data.AUTOTUNE)
     )
     iterator = iter(autotuning.off(augmented.prefetch(tf.data.AUTOTUNE)))
     next(iterator)  # It is compiled meanwhile.
@@ -78,7 +78,7 @@ def with_ours(folder: Path, epochs: int) -> dict[str, float]:
                 writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
         decoded = time.perf_counter()
         split = dataset.TransformedSplit((records,), SIZE, SIZE, 1)
-        batches = dataset.training_batches(split, BATCH, 1, augment, pictures=len(paths))
+        batches = dataset.training_batches(dataset.Split(split, split.scan()), BATCH, 1, augment)
         for _ in batches.take(epochs * len(paths) // BATCH):
             pass
         read = time.perf_counter()

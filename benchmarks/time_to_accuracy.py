@@ -183,7 +183,7 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
     sections = config.model_dump(mode="json", include={"model", "training", "augmentation"}) | {"views_fingerprint": ""}
     with tempfile.TemporaryDirectory() as folder:
 
-        def split(name: str) -> batches.Split:
+        def split(name: str) -> dataset.Split:
             path = os.path.join(folder, f"{name}.gz")
             with tf.io.TFRecordWriter(path, "GZIP") as writer:
                 for pixels, label in zip(*data[name], strict=True):
@@ -193,7 +193,7 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
                     }
                     writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
             written = dataset.TransformedSplit((path,), size, size, classes)
-            return batches.Split(written, written.scan())
+            return dataset.Split(written, written.scan())
 
         splits = {name: split(name) for name in ("train", "eval")}
         started = time.perf_counter()

@@ -202,7 +202,7 @@ class FeatureCache(_Section):
     `auto` takes one for every four epochs, at least two, as far as they fit. 0 keeps nothing and augments on the fly.
     """
     max_bytes: Annotated[int, Field(ge=0)] = 10_000_000_000
-    """Room for all views on disk; those used longest ago are deleted first."""
+    """Room for all views on disk and the state of training; views used longest ago are deleted first."""
 
 
 class Optimizer(_Section):

@@ -1,8 +1,9 @@
-"""Augmentation of whole batches from a seed.
+"""Augmentation of batches, each picture from a seed of its own.
 
-Rotation, shifts, zoom and flip are one random affine map an image and one interpolation. The map and its parameters follow
-`keras.preprocessing.image.ImageDataGenerator`, whose result for the same parameters is the same. What may follow are Keras's
-own layers: RandAugment, random erasing, MixUp or CutMix.
+What becomes of a picture follows from its own number and the seed of the epoch, whatever else is in the batch: so it can be
+kept. Rotation, shifts, zoom and flip are one random affine map an image and one interpolation. The map and its parameters
+follow `keras.preprocessing.image.ImageDataGenerator`, whose result for the same parameters is the same. What may follow are
+Keras's own layers: RandAugment, random erasing, MixUp or CutMix.
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ class AffineParameters(NamedTuple):
     """1.0 to mirror the result left to right, else 0.0."""
 
 
-def draw(seed: tf.Tensor, batch_size: tf.Tensor | int, height: int, width: int, config: dict[str, Any]) -> AffineParameters:
+def draw(seeds: tf.Tensor, height: int, width: int, config: dict[str, Any]) -> AffineParameters:
     """Draw the parameters of a batch.
 
     Args:
-      seed: int64 `[2]`; equal seeds give equal draws.
-      batch_size: number of images.
+      seeds: int64 `[batch, 2]`; equal seeds give equal draws.
       height: of the images, in pixels.
       width: of the images, in pixels.
       config: the `augmentation` section: rotation in degrees, shifts as fractions of the size, zoom as a range.
@@ -44,23 +44,21 @@ def draw(seed: tf.Tensor, batch_size: tf.Tensor | int, height: int, width: int, 
     Returns:
       The parameters, each uniform in its range.
     """
-    angle_seed, y_seed, x_seed, zoom_y_seed, zoom_x_seed, flip_seed = tf.unstack(
-        tf.random.experimental.stateless_split(seed, 6)
-    )
+    uniform = tf.map_fn(lambda seed: tf.random.stateless_uniform([6], seed), seeds, fn_output_signature=tf.float32)
+    angle, shift_y, shift_x, zoom_y, zoom_x, flip = tf.unstack(uniform, axis=1)
 
-    def uniform(own_seed: tf.Tensor, low: float, high: float) -> tf.Tensor:
-        return tf.random.stateless_uniform([batch_size], own_seed, low, high)
+    def between(share: tf.Tensor, low: float, high: float) -> tf.Tensor:
+        return low + share * (high - low)
 
     rotation = math.radians(config["rotation"])
-    shift_y, shift_x = config["height_shift"] * height, config["width_shift"] * width
-    flips = tf.cast(uniform(flip_seed, 0.0, 1.0) < 0.5, tf.float32)
+    most_y, most_x = config["height_shift"] * height, config["width_shift"] * width
     return AffineParameters(
-        angle=uniform(angle_seed, -rotation, rotation),
-        shift_y=uniform(y_seed, -shift_y, shift_y),
-        shift_x=uniform(x_seed, -shift_x, shift_x),
-        zoom_y=uniform(zoom_y_seed, *config["zoom"]),
-        zoom_x=uniform(zoom_x_seed, *config["zoom"]),
-        flip=flips if config["horizontal_flip"] else tf.zeros_like(flips),
+        angle=between(angle, -rotation, rotation),
+        shift_y=between(shift_y, -most_y, most_y),
+        shift_x=between(shift_x, -most_x, most_x),
+        zoom_y=between(zoom_y, *config["zoom"]),
+        zoom_x=between(zoom_x, *config["zoom"]),
+        flip=tf.cast(flip < 0.5, tf.float32) if config["horizontal_flip"] else tf.zeros_like(flip),
     )
 
 
@@ -123,24 +121,23 @@ def interpolate(images: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
     return upper * (1.0 - to_bottom) + lower * to_bottom
 
 
-def warp(images: tf.Tensor, seed: tf.Tensor, config: dict[str, Any]) -> tf.Tensor:
+def warp(images: tf.Tensor, seeds: tf.Tensor, config: dict[str, Any]) -> tf.Tensor:
     """Warp every image of a batch by its own random affine map, filling with the nearest pixel.
 
     Args:
       images: `[batch, height, width, 3]`, any number type, 0 to 255.
-      seed: int64 `[2]`; equal seeds give equal results.
+      seeds: int64 `[batch, 2]`; equal seeds give equal maps.
       config: the `augmentation` section of the configuration.
 
     Returns:
       float32 `[batch, height, width, 3]`, 0 to 255.
     """
     height, width = images.shape[1], images.shape[2]
-    parameters = draw(seed, tf.shape(images)[0], height, width, config)
-    return interpolate(images, affine_coefficients(parameters, height, width))
+    return interpolate(images, affine_coefficients(draw(seeds, height, width, config), height, width))
 
 
 class Augmenter:
-    """All of the augmentation of a configuration, as one function of a batch and a seed.
+    """All of the augmentation of a configuration.
 
     Args:
       config: the `augmentation` section.
@@ -149,36 +146,81 @@ class Augmenter:
     def __init__(self, config: dict[str, Any]):
         self._config = config
         self._seeds = _GivenSeeds()
-        self._layers = []
+        self._layers: list[keras.Layer] = []
         if config["rand_augment"]:
             self._layers.append(keras.layers.RandAugment(value_range=(0, 255), factor=config["rand_augment"]))
         if config["random_erasing"]:
             self._layers.append(
                 keras.layers.RandomErasing(factor=(config["random_erasing"],) * 2, fill_value=0.0, value_range=(0, 255))
             )
-        if config["mix"] == "mixup":
-            self._layers.append(keras.layers.MixUp(alpha=config["mixup_alpha"]))
-        elif config["mix"] == "cutmix":
-            self._layers.append(keras.layers.CutMix())
-        for layer in self._layers:
-            layer.generator = self._seeds
+        self._mixer = {
+            "none": lambda: None,
+            "mixup": lambda: keras.layers.MixUp(alpha=config["mixup_alpha"]),
+            "cutmix": keras.layers.CutMix,
+        }[config["mix"]]()
+        for layer in (*self._layers, self._mixer):
+            if layer is not None:
+                layer.generator = self._seeds
 
-    def __call__(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augment a batch.
+    def __call__(self, images: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augment each picture of a batch on its own.
 
         Args:
           images: `[batch, height, width, 3]`, any number type, 0 to 255.
-          labels: float32 `[batch, num_classes]`, one-hot.
-          seed: int64 `[2]`; equal seeds give equal results.
+          numbers: of the pictures, int64 `[batch]`.
+          seed: of the epoch, int64 `[2]`; equal ones give equal results for equal numbers.
 
         Returns:
-          Images, float32, and labels; labels differ from those given only where pictures are mixed.
+          float32 `[batch, height, width, 3]`, 0 to 255.
         """
-        batch = {"images": warp(images, seed, self._config), "labels": labels}
-        for number, layer in enumerate(self._layers):
-            self._seeds.start(tf.random.experimental.stateless_fold_in(seed, 1 + number))
-            batch = layer(batch, training=True)
-        return batch["images"], batch["labels"]
+        seeds = _seeds(numbers, seed)
+        images = warp(images, seeds, self._config)
+        if not self._layers:
+            return images
+
+        def altered(picture: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            batch = picture[0][tf.newaxis]
+            for position, layer in enumerate(self._layers):
+                self._seeds.start(tf.random.experimental.stateless_fold_in(picture[1], 1 + position))
+                batch = layer(batch, training=True)
+            return batch[0]
+
+        return tf.map_fn(altered, (images, seeds), fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32))
+
+    def mix(
+        self, images: tf.Tensor, partners: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mix each picture of a batch with a partner, where the configuration says so.
+
+        Args:
+          images: as `__call__` returns them.
+          partners: likewise.
+          numbers: of the pictures, int64 `[batch]`.
+          seed: of the epoch, int64 `[2]`.
+
+        Returns:
+          The mixed pictures, and the share that each has in its own, float32 `[batch]`, 0 to 1.
+        """
+        mixer = self._mixer
+        if mixer is None:
+            return images, tf.ones_like(numbers, tf.float32)
+
+        def mixed(pair: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            both = tf.stack(pair[:2])
+            self._seeds.start(tf.random.experimental.stateless_fold_in(pair[2], 0))
+            drawn = mixer.get_random_transformation({"images": both}, training=True)
+            drawn["permutation_order"] = tf.constant([1, 0])
+            return mixer.transform_images(both, drawn, training=True)[0], tf.reshape(drawn["mix_weight"][0], [])
+
+        signature = (tf.TensorSpec(images.shape[1:], tf.float32), tf.TensorSpec([], tf.float32))
+        return tf.map_fn(mixed, (images, partners, _seeds(numbers, seed)), fn_output_signature=signature)
+
+
+def _seeds(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A seed for each number, int64 `[batch, 2]`."""
+    return tf.map_fn(
+        lambda number: tf.random.experimental.stateless_fold_in(seed, number), numbers, fn_output_signature=tf.int64
+    )
 
 
 class _GivenSeeds(keras.random.SeedGenerator):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from modules import dataset, feature_cache, model, optimizers, progress
+from modules import checkpoint, dataset, feature_cache, model, optimizers, progress, segments
 
 _EPOCHS_PER_VIEW = 4
+_FEATURES = "features"
 
 
 class Batches(Protocol):
@@ -38,13 +40,6 @@ class Batches(Protocol):
         """Return the batches of the eval split."""
 
 
-class Split(NamedTuple):
-    """A split and what is in it."""
-
-    data: dataset.TransformedSplit
-    contents: dataset.Contents
-
-
 class FromPictures:
     """Pictures, augmented on the fly, through the whole classifier.
 
@@ -57,7 +52,7 @@ class FromPictures:
 
     kept: tuple[int, int, int] | None = None
 
-    def __init__(self, classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any]):
+    def __init__(self, classifier: keras.Model, train: dataset.Split, evaluation: dataset.Split, config: Mapping[str, Any]):
         self.model = classifier
         self._train, self._eval, self._config = train, evaluation, config
 
@@ -65,19 +60,15 @@ class FromPictures:
         """Return batches without end, from a step of an epoch on."""
         augment = self._config["augmentation"] if _augments(phase, self._config) else None
         training = self._config["training"]
-        return dataset.training_batches(
-            self._train.data,
-            training["batch_size"],
-            training["seed"],
-            augment,
-            epoch,
-            step,
-            self._train.contents.total,
-        )
+        return dataset.training_batches(self._train, training["batch_size"], training["seed"], augment, epoch, step)
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
-        return dataset.evaluation_batches(self._eval.data, _evaluation_batch_size(self._eval.contents.total, self._config))
+        total = self._eval.contents.total
+        size = _evaluation_batch_size(total, self._config)
+        # Keras warns of pictures that are missing where it does not know how many there are.
+        counted = tf.data.experimental.assert_cardinality(math.ceil(total / size))
+        return dataset.evaluation_batches(self._eval.data, size).apply(counted)
 
 
 class FromFeatures:
@@ -111,10 +102,12 @@ class FromFeatures:
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
-        return feature_cache.evaluation_batches(self._eval, _evaluation_batch_size(len(self._eval.features), self._config))
+        return feature_cache.evaluation_batches(self._eval, _evaluation_batch_size(len(self._eval), self._config))
 
 
-def prepare(classifier: keras.Model, train: Split, evaluation: Split, config: Mapping[str, Any], work_dir: Path) -> Batches:
+def prepare(
+    classifier: keras.Model, train: dataset.Split, evaluation: dataset.Split, config: Mapping[str, Any], work_dir: Path
+) -> Batches:
     """Return kept features where the configuration freezes a prefix and they fit, else pictures; say which, and why.
 
     Args:
@@ -132,13 +125,23 @@ def prepare(classifier: keras.Model, train: Split, evaluation: Split, config: Ma
     if parts is None:
         return _on_the_fly("no layer stays frozen", classifier, train, evaluation, config)
     prefix, suffix = parts
-    root = work_dir / "features"
-    needs = _needs(prefix, phases, train, evaluation, config, feature_cache.available(root))
+    if not feature_cache.can_keep(train, config["augmentation"]):
+        return _on_the_fly("pictures that are mixed don't fit into memory", classifier, train, evaluation, config)
+    needs = _needs(prefix, suffix, phases, train, evaluation, config, work_dir)
     if needs.total > needs.budget:
         return _on_the_fly(f"{needs} don't fit", classifier, train, evaluation, config, logging.WARNING)
     progress.logger.info("feature cache: %s, at %s", needs, prefix.layers[-1].name)
-    cache = feature_cache.FeatureCache(root, prefix, config["training"]["batch_size"], config["views_fingerprint"])
-    return _kept(cache, suffix, needs, train, evaluation, config)
+    cache = feature_cache.FeatureCache(
+        work_dir / _FEATURES, prefix, config["training"]["batch_size"], config["views_fingerprint"]
+    )
+    try:
+        return _kept(cache, suffix, needs, train, evaluation, config)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        free = shutil.disk_usage(work_dir).free
+        why = f"{error.strerror}, {needs.total / 1e6:,.1f} MB were needed and {free / 1e6:,.1f} MB are free"
+        return _on_the_fly(why, classifier, train, evaluation, config, logging.WARNING)
 
 
 class _Needs(NamedTuple):
@@ -159,23 +162,25 @@ class _Needs(NamedTuple):
         views = f"{self.views} augmented {'view' if self.views == 1 else 'views'} for {self.augmented_epochs} epochs"
         plain = " and a plain one" if self.with_plain else ""
         sizes = f"{self.view_bytes / 1e6:,.1f} MB each, {self.eval_bytes / 1e6:,.1f} MB for the eval split"
-        return f"{views}{plain} ({sizes}; {self.budget / 1e6:,.1f} MB are allowed and free)"
+        allowed = f"{max(0, self.budget) / 1e6:,.1f} MB are allowed and free beside the state of training"
+        return f"{views}{plain} ({sizes}; {allowed})"
 
 
 def _needs(
     prefix: keras.Model,
+    suffix: keras.Model,
     phases: Sequence[Mapping[str, Any]],
-    train: Split,
-    evaluation: Split,
+    train: dataset.Split,
+    evaluation: dataset.Split,
     config: Mapping[str, Any],
-    available: int,
+    work_dir: Path,
 ) -> _Needs:
     cache = config["training"]["cache"]
     augmented = sum(phase["epochs"] for phase in phases if _augments(phase, config))
     with_plain = any(not _augments(phase, config) for phase in phases)
-    one = feature_cache.view_bytes(prefix, train.contents.total, train.data.num_classes)
-    of_eval = feature_cache.view_bytes(prefix, evaluation.contents.total, train.data.num_classes)
-    budget = min(cache["max_bytes"], available)
+    of_a_row = feature_cache.row_bytes(prefix.output_shape[1:])
+    one, of_eval = train.contents.total * of_a_row, evaluation.contents.total * of_a_row
+    budget = _budget(work_dir, cache["max_bytes"], checkpoint.state_bytes(suffix))
     if not augmented:
         views = 0
     elif cache["views"] != "auto":
@@ -190,36 +195,23 @@ def _kept(
     cache: feature_cache.FeatureCache,
     suffix: keras.Model,
     needs: _Needs,
-    train: Split,
-    evaluation: Split,
+    train: dataset.Split,
+    evaluation: dataset.Split,
     config: Mapping[str, Any],
 ) -> FromFeatures:
-    batch_size, seed, augment = config["training"]["batch_size"], config["training"]["seed"], config["augmentation"]
-    classes = train.data.num_classes
-    # The batch size is part of it: pictures are mixed within a batch, and seeds go by the batch.
-    augmented_key = cache.key(train.contents.digest, json.dumps(augment, sort_keys=True), seed, batch_size)
-    plain_key, eval_key = cache.key(train.contents.digest), cache.key(evaluation.contents.digest)
-    cache.make_room(needs.total, needs.budget, keep={augmented_key, plain_key, eval_key})
+    seed, augment = config["training"]["seed"], config["augmentation"]
+    wanted = [feature_cache.Wanted("eval view", evaluation)]
+    wanted += [feature_cache.Wanted("plain view", train)] * needs.with_plain
+    wanted += [feature_cache.Wanted(f"view {epoch + 1}", train, seed, augment, epoch) for epoch in range(needs.views)]
+    of_eval, *of_train = cache.views(wanted, needs.budget)
+    return FromFeatures(suffix, of_train[needs.with_plain :], of_train[: needs.with_plain], of_eval, config)
 
-    def augmented(epoch: int) -> feature_cache.View:
-        def batches(step: int) -> tf.data.Dataset:
-            return dataset.training_batches(train.data, batch_size, seed, augment, epoch, step)
 
-        return cache.view(augmented_key, f"view {epoch + 1}", batches, train.contents.total, classes)
-
-    def plain(key: str, name: str, split: Split) -> feature_cache.View:
-        def batches(step: int) -> tf.data.Dataset:
-            return dataset.evaluation_batches(split.data, batch_size).skip(step)
-
-        return cache.view(key, name, batches, split.contents.total, classes)
-
-    return FromFeatures(
-        suffix,
-        [augmented(epoch) for epoch in range(needs.views)],
-        [plain(plain_key, "plain view", train)] if needs.with_plain else [],
-        plain(eval_key, "eval view", evaluation),
-        config,
-    )
+def _budget(work_dir: Path, max_bytes: int, of_state: int) -> int:
+    """The bytes that kept features may have, beside the states of this and of earlier trainings."""
+    there = next(folder for folder in (work_dir, *work_dir.parents) if folder.exists())
+    free = shutil.disk_usage(there).free + segments.size(work_dir / _FEATURES)
+    return min(max_bytes - segments.size(work_dir / "checkpoints"), free) - of_state
 
 
 def _evaluation_batch_size(pictures: int, config: Mapping[str, Any]) -> int:
@@ -231,8 +223,8 @@ def _evaluation_batch_size(pictures: int, config: Mapping[str, Any]) -> int:
 def _on_the_fly(
     why: str,
     classifier: keras.Model,
-    train: Split,
-    evaluation: Split,
+    train: dataset.Split,
+    evaluation: dataset.Split,
     config: Mapping[str, Any],
     level: int = logging.INFO,
 ) -> FromPictures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +100,15 @@ class Checkpoint:
                 _assign(optimizer.variables, arrays, "optimizer")
             count = sum(name.startswith("best ") for name in arrays)
             return [arrays[f"best {i}"] for i in range(count)] or None
+
+
+def state_bytes(model: keras.Model) -> int:
+    """Return the most bytes that the state of a training has on disk: as it is, as it was before, and as it is written.
+
+    Args:
+      model: that is fitted; Adam has up to three values for each of its variables, and the best epoch's one.
+    """
+    return 3 * 5 * 4 * sum(math.prod(variable.shape) for variable in model.variables)
 
 
 def prune(root: Path, keep: str) -> None:

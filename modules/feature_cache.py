@@ -1,38 +1,132 @@
 """The frozen prefix computed once: its outputs for views of the pictures, kept on disk.
 
-A view is one pass over a split, augmented or plain: features, float16 `[pictures, height, width, channels]`, and labels,
-float32 `[pictures, classes]`, each a memory-mapped `.npy` file. Views of one split live in a folder named after all that
-they depend on, so that a later run finds those that match; the folders used longest ago make way for new ones.
+A view is one pass over a split, augmented or plain: float16 features `[pictures, height, width, channels]`. What a picture
+becomes in a view depends on nothing but the picture, the one it is mixed with, the seed and the number of the view: so it is
+found again by the picture, whatever other pictures come and go.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
+import json
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from modules import autotuning, progress, weights
+from modules import autotuning, dataset, progress, segments, weights
 
 _FLOAT16_LARGEST = 65504.0
 _SECONDS_BETWEEN_SAVES = 15.0
+_PART_BETWEEN_SAVES = 0.1
+"""Of the time that a view has taken: a long one must not become thousands of segments."""
+_MOST_OPEN = 64
+_BYTES_OF_ID_AND_SHARE = 36
 
 
-class View(NamedTuple):
-    """One pass over a split; both arrays are memory-mapped."""
+class Wanted(NamedTuple):
+    """What a view is to be made of."""
 
-    features: np.memmap
-    """float16 `[pictures, height, width, channels]`."""
-    labels: np.memmap
-    """float32 `[pictures, classes]`."""
+    name: str
+    """For people."""
+    split: dataset.Split
+    seed: int = 0
+    """Of the augmentation."""
+    augment: dict[str, Any] | None = None
+    """The section `augmentation` of the configuration; None leaves the pictures as they are."""
+    epoch: int = 0
+    """Whose augmentation it has, from 0."""
+
+
+class View:
+    """One pass over a split, in the order of the pictures' ids.
+
+    Args:
+      store: keeps what is in use as long as this is there.
+      plan: with all rows there.
+    """
+
+    def __init__(self, store: segments.Store, plan: _Plan):
+        contents = plan.wanted.split.contents
+        order = np.argsort(contents.ids)
+        lengths = [len(segment.ids) for segment in plan.segments]
+        self._first = np.concatenate([[0], np.cumsum(lengths)])
+        self._places, self._shares = plan.places[order], plan.shares[order]
+        self._labels, self._partners = contents.label_ids[order], contents.label_ids[plan.partners][order]
+        self.num_classes = contents.num_classes
+        """That labels tell apart."""
+        self._one_hot = np.eye(contents.num_classes, dtype=np.float32)
+        self._store, self.shape = store, plan.shape
+        """Height, width and channels of the features."""
+
+        self._rows = functools.lru_cache(_MOST_OPEN)(lambda number: plan.segments[number].rows())
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._places)
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """Return what the prefix made of some pictures.
+
+        Args:
+          rows: int64 `[pictures]`.
+
+        Returns:
+          float16 `[pictures, height, width, channels]`.
+        """
+        self._store.sign()
+        places = self._places[rows]
+        numbers = np.searchsorted(self._first, places, "right") - 1
+        found = np.empty((len(rows), *self.shape), np.float16)
+        for number in np.unique(numbers):
+            own = numbers == number
+            found[own] = self._rows(int(number))[places[own] - self._first[number]]
+        return found
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """Return the labels of some pictures: float32 `[pictures, num_classes]`, one-hot, or mixed as the pictures are.
+
+        Args:
+          rows: int64 `[pictures]`.
+        """
+        own, partners = self._one_hot[self._labels[rows]], self._one_hot[self._partners[rows]]
+        return dataset.mixed_labels(own, partners, self._shares[rows])
+
+
+class _Plan(NamedTuple):
+    """Where the rows of a view are, in the order of the split's files."""
+
+    wanted: Wanted
+    collection: str
+    key: dict[str, Any]
+    shape: tuple[int, ...]
+    segments: list[segments.Segment]
+    partners: np.ndarray
+    """Places of the pictures that each is mixed with; its own where it is not."""
+    ids: np.ndarray
+    """Of the rows, `S32`."""
+    places: np.ndarray
+    """In all the segments' rows, one segment after the other; -1 where a row is missing."""
+    shares: np.ndarray
+    """Of each picture in its own row, float32."""
+
+    @property
+    def missing(self) -> np.ndarray:
+        return np.flatnonzero(self.places < 0)
+
+    def parts(self) -> dict[Path, float]:
+        """Which part of each segment is needed."""
+        lengths = [len(segment.ids) for segment in self.segments]
+        numbers = np.searchsorted(np.cumsum(lengths), self.places[self.places >= 0], "right")
+        used = np.bincount(numbers, minlength=len(lengths))
+        return {one.folder: float(u / n) for one, u, n in zip(self.segments, used, lengths, strict=True)}
 
 
 class FeatureCache:
@@ -46,82 +140,113 @@ class FeatureCache:
     """
 
     def __init__(self, root: Path, prefix: keras.Model, batch_size: int, code: str):
-        self._root, self._prefix, self._batch_size = root, prefix, batch_size
+        self._root, self._batch_size = root, batch_size
         self._forward = _forward(prefix)
-        checksum = weights.checksum(prefix.get_weights())
-        self._own = (prefix.input_shape, prefix.layers[-1].name, prefix.compute_dtype, checksum, code)
+        self._shape = tuple(prefix.output_shape[1:])
+        self._own = {
+            "input_shape": list(prefix.input_shape[1:]),
+            "layer": prefix.layers[-1].name,
+            "dtypes": sorted({layer.compute_dtype for layer in prefix.layers if layer.weights}),
+            "weights": weights.checksum(prefix.get_weights()),
+            "code": code,
+        }
 
-    def key(self, *parts: object) -> str:
-        """Return the name of the folder of views that depend on this prefix and on what is given."""
-        return hashlib.sha256(repr((self._own, parts)).encode()).hexdigest()[:32]
-
-    def make_room(self, wanted: int, budget: int, keep: Collection[str]) -> None:
-        """Evict the folders used longest ago until others fit.
-
-        Args:
-          wanted: bytes that the kept folders will have.
-          budget: bytes that all folders may have.
-          keep: names of folders that stay.
-        """
-        others = [folder for folder in self._root.glob("*") if folder.name not in keep]
-        sizes = {folder: _size(folder) for folder in sorted(others, key=lambda folder: folder.stat().st_mtime)}
-        for folder, size in list(sizes.items()):
-            if sum(sizes.values()) + wanted <= budget:
-                break
-            progress.logger.info("feature cache: %.1f MB, used longest ago, are evicted", size / 1e6)
-            shutil.rmtree(folder)
-            del sizes[folder]
-
-    def view(self, key: str, name: str, batches: Callable[[int], tf.data.Dataset], pictures: int, classes: int) -> View:
-        """Return a view, computing what of it is not there yet; one that was cut short goes on where it was.
+    def views(self, wanted: Sequence[Wanted], budget: int) -> list[View]:
+        """Return views, computing what of them is not there yet; what was cut short goes on where it was.
 
         Args:
-          key: name of its folder.
-          name: of the view, e.g. `view 1`.
-          batches: from the number of a batch, the pass's batches of (images, labels) from there on; may be endless.
-          pictures: in the split.
-          classes: that labels tell apart.
+          wanted: what they are made of.
+          budget: bytes that everything that is kept may have.
+
+        Raises:
+          OSError: there is no room for them.
         """
-        folder = self._root / key / name.replace(" ", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder.parent)
-        counter = folder / "pictures"
-        done = int(counter.read_text()) if counter.exists() else 0
-        view = View(
-            _memmap(folder / "features.npy", np.float16, (pictures, *self._prefix.output_shape[1:]), new=not done),
-            _memmap(folder / "labels.npy", np.float32, (pictures, classes), new=not done),
+        keys = [self._key(one) for one in wanted]
+        names = [_collection(key, one) for key, one in zip(keys, wanted, strict=True)]
+        store = segments.Store(self._root, names)
+        plans = [self._plan(store, *parts) for parts in zip(wanted, names, keys, strict=True)]
+        missing = sum(len(plan.missing) for plan in plans)
+        used = {folder: part for plan in plans for folder, part in plan.parts().items()}
+        gone = store.make_room(missing * row_bytes(self._shape), budget, used) if missing else 0
+        if gone:
+            progress.logger.info("feature cache: %.1f MB, used longest ago, are evicted", gone / 1e6)
+            plans = [self._plan(store, *parts) for parts in zip(wanted, names, keys, strict=True)]
+        return [View(store, self._filled(store, plan)) for plan in plans]
+
+    def _key(self, wanted: Wanted) -> dict[str, Any]:
+        """All that a row depends on but for its picture."""
+        if wanted.augment is None:
+            return self._own
+        return self._own | {"augmentation": wanted.augment, "seed": wanted.seed, "epoch": wanted.epoch}
+
+    def _plan(self, store: segments.Store, wanted: Wanted, collection: str, key: dict[str, Any]) -> _Plan:
+        found = store.segments(collection, key)
+        ids, partners = wanted.split.contents.ids, np.arange(wanted.split.contents.total)
+        if _mixes(wanted.augment):
+            partners = _partners(ids, wanted.seed, wanted.epoch)
+            ids = np.array([_hashed(one, other) for one, other in zip(ids, ids[partners], strict=True)], "S32")
+        there = np.concatenate([np.empty(0, "S32"), *(segment.ids for segment in found)])
+        shares = np.concatenate([np.empty(0, np.float32), *(segment.shares for segment in found)])
+        order = np.argsort(there, kind="stable")
+        places = np.full(len(ids), -1)
+        if len(there):
+            candidates = order[np.minimum(np.searchsorted(there, ids, sorter=order), len(there) - 1)]
+            places = np.where(there[candidates] == ids, candidates, -1)
+            shares = shares[places]
+        else:
+            shares = np.ones(len(ids), np.float32)
+        return _Plan(wanted, collection, key, self._shape, found, partners, ids, places, shares)
+
+    def _filled(self, store: segments.Store, plan: _Plan) -> _Plan:
+        """The plan with all rows there."""
+        wanted, missing, started = plan.wanted, plan.missing, time.monotonic()
+        if not len(missing):
+            return plan
+        done, batches = 0, self._batches(plan)
+        while done < len(missing):
+            with store.writing(plan.collection, plan.key, self._shape) as writer:
+                begun = time.monotonic()
+                for rows, shares, features in batches:
+                    writer.add(plan.ids[rows], shares, features)
+                    done += len(rows)
+                    progress.logger.info("%s: %d of %d pictures", wanted.name, done, len(missing), extra={"transient": True})
+                    now = time.monotonic()
+                    if now - begun > max(_SECONDS_BETWEEN_SAVES, _PART_BETWEEN_SAVES * (now - started)):
+                        break
+        seconds, kept = time.monotonic() - started, len(plan.ids) - len(missing)
+        there = f" ({kept:,} were there)" if kept else ""
+        progress.logger.info("%s: %d pictures, %.0f s%s", wanted.name, len(missing), seconds, there)
+        filled = self._plan(store, wanted, plan.collection, plan.key)
+        if len(filled.missing):
+            raise OSError(errno.ESTALE, "kept features are gone as soon as they are written", str(self._root))
+        return filled
+
+    def _batches(self, plan: _Plan) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The rows that are missing: their places, the shares of the pictures in them, and their features."""
+        wanted, missing = plan.wanted, plan.missing
+        partners = plan.partners[missing] if _mixes(wanted.augment) else None
+        batches = dataset.view_batches(
+            wanted.split, missing, self._batch_size, wanted.seed, wanted.augment, wanted.epoch, partners
         )
-        if done < pictures:
-            self._fill(view, name, batches, done, counter)
-        return view
-
-    def _fill(self, view: View, name: str, batches: Callable[[int], tf.data.Dataset], done: int, counter: Path) -> None:
-        pictures, first = len(view.features), done
-        started = saved = time.monotonic()
-        for images, labels in batches(done // self._batch_size):
-            end = done + len(labels)
-            view.features[done:end], view.labels[done:end] = self._forward(images), labels
-            done = end
-            progress.logger.info("%s: %d of %d pictures", name, done, pictures, extra={"transient": True})
-            if done == pictures or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                view.features.flush()
-                view.labels.flush()
-                _write(counter, str(done))
-                saved = time.monotonic()
-            if done == pictures:
-                break
-        progress.logger.info("%s: %d pictures, %.0f s", name, pictures - first, time.monotonic() - started)
+        done = 0
+        for images, shares in batches:
+            rows = missing[done : done + len(shares)]
+            done += len(rows)
+            yield rows, shares.numpy(), self._forward(images).numpy()
 
 
-def view_bytes(prefix: keras.Model, pictures: int, classes: int) -> int:
-    """Return the size of one view."""
-    return pictures * (2 * math.prod(prefix.output_shape[1:]) + 4 * classes)
+def row_bytes(shape: Sequence[int]) -> int:
+    """Return the bytes that one picture takes in a view.
+
+    Args:
+      shape: of its features.
+    """
+    return 2 * math.prod(shape) + _BYTES_OF_ID_AND_SHARE
 
 
-def available(root: Path) -> int:
-    """Return the bytes that a cache's folder, which need not be there yet, can have: its own and what its disk has free."""
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    return shutil.disk_usage(there).free + _size(root)
+def can_keep(split: dataset.Split, augment: dict[str, Any]) -> bool:
+    """Return whether views of a split can be made: for those that mix pictures, they have to fit into memory."""
+    return not _mixes(augment) or dataset.fits_in_memory(split)
 
 
 def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: int = 0, step: int = 0) -> tf.data.Dataset:
@@ -137,7 +262,7 @@ def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: i
     Returns:
       A dataset of (float32 features `[batch, height, width, channels]`, labels `[batch, num_classes]`).
     """
-    pictures = len(views[0].features)
+    pictures = len(views[0])
 
     def order(number: np.int64) -> np.ndarray:
         # The last batch is filled up with pictures of the first, as a batch of one or two would have no statistics to speak
@@ -155,8 +280,40 @@ def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: i
 
 def evaluation_batches(view: View, batch_size: int) -> tf.data.Dataset:
     """Return the batches of a view in order: (float32 features, labels)."""
-    rows = tf.data.Dataset.range(len(view.features)).batch(batch_size)
+    rows = tf.data.Dataset.range(len(view)).batch(batch_size)
     return _read([view], rows.map(lambda rows: (tf.constant(0, tf.int64), rows)))
+
+
+def _mixes(augment: dict[str, Any] | None) -> bool:
+    return augment is not None and augment["mix"] != "none"
+
+
+def _partners(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Whom each picture is mixed with, as places: few change with a few pictures.
+
+    All pictures stand on a circle, at random, and each has a point there besides: the next one from there is its partner.
+    """
+
+    def turns(what: str) -> np.ndarray:
+        return np.array([_hashed(one, f"{what} {seed} {epoch}".encode()) for one in ids], "S32")
+
+    stand = turns("stands")
+    order = np.argsort(stand)
+    next_ones = np.searchsorted(stand, turns("looks"), sorter=order)
+    partners = order[next_ones % len(ids)]
+    own = partners == np.arange(len(ids))
+    partners[own] = order[(next_ones[own] + 1) % len(ids)]
+    return partners
+
+
+def _hashed(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32].encode()
+
+
+def _collection(key: dict[str, Any], wanted: Wanted) -> str:
+    rest = {name: value for name, value in key.items() if name != "epoch"}
+    name = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:32]
+    return f"{name}/{'plain' if wanted.augment is None else f'view-{wanted.epoch + 1}'}"
 
 
 def _forward(prefix: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -175,29 +332,12 @@ def _read(views: Sequence[View], batches: tf.data.Dataset) -> tf.data.Dataset:
     """From batches of (number of a view, rows of it) to those of (features, labels)."""
 
     def read(view: np.int64, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return views[int(view)].features[rows].astype(np.float32), views[int(view)].labels[rows]
+        return views[int(view)].features(rows).astype(np.float32), views[int(view)].labels(rows)
 
     def from_disk(view: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = tf.numpy_function(read, [view, tf.sort(rows)], (tf.float32, tf.float32))
-        features.set_shape([None, *views[0].features.shape[1:]])
-        labels.set_shape([None, views[0].labels.shape[1]])
+        features.set_shape([None, *views[0].shape])
+        labels.set_shape([None, views[0].num_classes])
         return features, labels
 
     return autotuning.off(batches.map(from_disk).prefetch(tf.data.AUTOTUNE))
-
-
-def _memmap(path: Path, dtype: type, shape: tuple[int, ...], new: bool) -> np.memmap:
-    if new:
-        return np.lib.format.open_memmap(path, "w+", dtype, shape)
-    return np.lib.format.open_memmap(path, "r+")
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file so that a half-written one is never seen."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)

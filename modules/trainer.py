@@ -31,8 +31,8 @@ from modules import (
 class Inputs(NamedTuple):
     """What Transform made."""
 
-    train: batches.Split
-    evaluation: batches.Split
+    train: dataset.Split
+    evaluation: dataset.Split
     transform_output: tft.TFTransformOutput
 
 
@@ -69,10 +69,10 @@ def read_inputs(fn_args: FnArgs) -> Inputs:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     num_classes = transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY)
 
-    def split(patterns: list[str]) -> batches.Split:
+    def split(patterns: list[str]) -> dataset.Split:
         files = tuple(sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern)))
         data = dataset.TransformedSplit(files, image["height"], image["width"], num_classes)
-        return batches.Split(data, data.scan())
+        return dataset.Split(data, data.scan())
 
     return Inputs(split(fn_args.train_files), split(fn_args.eval_files), transform_output)
 
@@ -101,7 +101,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
     return Trained(in_float32(classifier, inputs.train, config), score)
 
 
-def build(split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
+def build(split: dataset.Split, config: Mapping[str, Any]) -> keras.Model:
     """Return the untrained classifier of a configuration, the same one for the same seed.
 
     Args:
@@ -114,7 +114,7 @@ def build(split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
     return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path)
 
 
-def in_float32(classifier: keras.Model, split: batches.Split, config: Mapping[str, Any]) -> keras.Model:
+def in_float32(classifier: keras.Model, split: dataset.Split, config: Mapping[str, Any]) -> keras.Model:
     """Return a classifier that computes in float32, whatever it was trained in.
 
     Args:
@@ -137,5 +137,6 @@ def identity(inputs: Inputs, config: Mapping[str, Any]) -> str:
       config: as `run_fn` gets it.
     """
     recipe = {key: value for key, value in config.items() if key != "work_dir"}
-    parts = [inputs.train.contents, inputs.evaluation.contents, recipe]
+    splits = [split.contents for split in (inputs.train, inputs.evaluation)]
+    parts = [[(contents.digest, contents.counts) for contents in splits], recipe]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -251,7 +251,7 @@ def _trainer_config(config: schema.Config, work_dir: str) -> dict[str, Any]:
     own["image"] = config.image.model_dump(mode="json", include={"height", "width"})
     own["preparation"] = config.image.preparation()
     own["work_dir"] = work_dir
-    own["views_fingerprint"] = code_fingerprint("modules.dataset")
+    own["views_fingerprint"] = code_fingerprint("modules.batches")
     own["code_fingerprint"] = code_fingerprint("modules.trainer")
     path = config.model.weights
     if path not in (None, weights.IMAGENET) and Path(path).is_file():

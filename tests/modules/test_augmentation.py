@@ -62,7 +62,8 @@ def test_a_shift_fills_with_the_nearest_pixel() -> None:
 
 
 def test_draws_fill_their_ranges_and_stay_inside() -> None:
-    drawn = augmentation.draw(tf.constant([1, 2], tf.int64), 20_000, 50, 100, CONFIG)
+    seeds = tf.stack([tf.ones(20_000, tf.int64), tf.range(20_000, dtype=tf.int64)], axis=1)
+    drawn = tf.function(lambda: augmentation.draw(seeds, 50, 100, CONFIG))()
     limit = math.radians(20)
     for values, low, high in (
         (drawn.angle, -limit, limit),
@@ -81,7 +82,8 @@ def test_draws_fill_their_ranges_and_stay_inside() -> None:
 def test_equal_seeds_give_equal_images_and_others_do_not() -> None:
     images = np.stack([an_image(16, 16)] * 4).astype(np.uint8)
     first, again, other = (
-        augmentation.warp(images, tf.constant(seed, tf.int64), CONFIG) for seed in ([1, 1], [1, 1], [1, 2])
+        augmentation.warp(images, tf.constant([[seed, number] for number in range(4)], tf.int64), CONFIG)
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1
@@ -91,7 +93,7 @@ def test_equal_seeds_give_equal_images_and_others_do_not() -> None:
 def test_without_any_range_nothing_changes() -> None:
     still = {"rotation": 0.0, "width_shift": 0.0, "height_shift": 0.0, "zoom": [1.0, 1.0], "horizontal_flip": False}
     images = an_image(16, 20)[np.newaxis]
-    np.testing.assert_allclose(augmentation.warp(images, tf.constant([1, 1], tf.int64), still), images, atol=1e-3)
+    np.testing.assert_allclose(augmentation.warp(images, tf.constant([[1, 1]], tf.int64), still), images, atol=1e-3)
 
 
 PLAIN = CONFIG | {"rotation": 0.0, "width_shift": 0.0, "height_shift": 0.0, "zoom": [1.0, 1.0], "horizontal_flip": False}
@@ -101,8 +103,14 @@ def augmented(changes: dict, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.
     """Eight pictures, what becomes of them, and of their labels, each of a class of its own."""
     images = np.stack([np.full((16, 16, 3), 20.0 + 20 * i, np.float32) for i in range(8)])
     images[:, :8] += 30
-    seeds = tf.constant([seed, 7], tf.int64)
-    found, labels = augmentation.Augmenter(PLAIN | changes)(images, tf.eye(8), seeds)
+    numbers, own, augmenter = (
+        tf.range(8, dtype=tf.int64),
+        tf.constant([seed, 7], tf.int64),
+        augmentation.Augmenter(PLAIN | changes),
+    )
+    alone = augmenter(images, numbers, own)
+    found, shares = augmenter.mix(alone, tf.roll(alone, 1, 0), numbers, own)
+    labels = shares[:, None] * tf.eye(8) + (1 - shares[:, None]) * tf.roll(tf.eye(8), 1, 0)
     return images, found.numpy(), labels.numpy()
 
 
@@ -136,4 +144,4 @@ def test_cutmix_labels_are_shares_of_the_area() -> None:
     for picture, label in zip(found, labels, strict=True):
         # The lower half of picture i has the value 20 + 20 i, the upper one 30 more.
         sources = np.round((picture[..., 0] - 20 - 30 * (np.arange(16) < 8)[:, np.newaxis]) / 20).astype(int)
-        np.testing.assert_allclose(np.bincount(sources.ravel(), minlength=8) / 256, label, atol=0.07)
+        np.testing.assert_allclose(np.bincount(sources.ravel(), minlength=8) / 256, label, atol=0.13)

@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def split(tmp_path: Path) -> dataset.TransformedSplit:
     return write_split(tmp_path / "transformed.gz", pictures, LABELS, num_classes=4)
 
 
+def whole(split: dataset.TransformedSplit) -> dataset.Split:
+    return dataset.Split(split, split.scan())
+
+
 def numbers(batches: tf.data.Dataset) -> list[int]:
     return [int(image[0, 0, 0]) for images, _ in batches.as_numpy_iterator() for image in images]
 
@@ -43,11 +48,28 @@ def test_labels_are_counted(split: dataset.TransformedSplit) -> None:
     assert split.scan().total == len(LABELS)
 
 
-def test_the_digest_tells_contents_apart(split: dataset.TransformedSplit, tmp_path: Path) -> None:
+def test_the_digest_tells_contents_apart_whatever_their_order(split: dataset.TransformedSplit, tmp_path: Path) -> None:
     pictures = [np.full((4, 5, 3), number, np.uint8) for number in range(len(LABELS))]
-    same = write_split(tmp_path / "same.gz", pictures, LABELS, num_classes=4)
+    same = write_split(tmp_path / "same.gz", pictures[::-1], LABELS[::-1], num_classes=4)
     other = write_split(tmp_path / "other.gz", pictures, [1, *LABELS[1:]], num_classes=4)
     assert split.scan().digest == same.scan().digest != other.scan().digest
+
+
+def test_ids_follow_from_the_pixels_alone_and_copies_have_their_own(tmp_path: Path) -> None:
+    one, two = (np.full((4, 5, 3), number, np.uint8) for number in (1, 2))
+    found = write_split(tmp_path / "found.gz", [one, two, one, one], [0, 0, 1, 1], num_classes=2).scan().ids.tolist()
+    assert len(set(found)) == 4
+    other = write_split(tmp_path / "other.gz", [two, one, one], [1, 1, 0], num_classes=2).scan().ids.tolist()
+    assert other == [found[1], found[0], found[2]]
+
+
+def test_numbers_to_draw_from_differ_from_picture_to_picture() -> None:
+    ids = np.array([hashlib.sha256(bytes([i])).hexdigest()[:32].encode() for i in range(200)], "S32")
+    found = dataset.numbers(ids)
+    assert found.dtype == np.int64
+    assert len(set(found.tolist())) == 200
+    assert found.min() >= 0
+    assert found[0] == int(ids[0][:16], 16) >> 1
 
 
 def test_evaluation_keeps_every_picture_once_in_order(split: dataset.TransformedSplit) -> None:
@@ -58,15 +80,18 @@ def test_evaluation_keeps_every_picture_once_in_order(split: dataset.Transformed
 
 
 def test_no_iterator_waits_for_a_thread_that_tunes_it(split: dataset.TransformedSplit) -> None:
-    for batches in (dataset.training_batches(split, 4, 1, None), dataset.evaluation_batches(split, 4)):
+    for batches in (dataset.training_batches(whole(split), 4, 1, None), dataset.evaluation_batches(split, 4)):
         assert batches.options().autotune.enabled is False
 
 
 def test_training_sees_every_picture_once_an_epoch_in_a_fresh_order(split: dataset.TransformedSplit) -> None:
-    epochs = [numbers(dataset.training_batches(split, 4, 1, None, epoch).take(2)) for epoch in range(5)]
-    assert all(sorted(epoch) == [0, 1, 2, 3, 4, 5] for epoch in epochs)
+    epochs = [numbers(dataset.training_batches(whole(split), 4, 1, None, epoch).take(2)) for epoch in range(5)]
+    assert all(sorted(epoch[:6]) == [0, 1, 2, 3, 4, 5] for epoch in epochs)
+    assert all(epoch[6:] == epoch[:2] for epoch in epochs), "the last batch is filled up"
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    assert numbers(dataset.training_batches(split, 4, 1, None).take(10)) == [number for epoch in epochs for number in epoch]
+    assert numbers(dataset.training_batches(whole(split), 4, 1, None).take(10)) == [
+        number for epoch in epochs for number in epoch
+    ]
 
 
 def batches_of(batches: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -74,23 +99,27 @@ def batches_of(batches: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, n
 
 
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
-def test_training_goes_on_from_any_step_with_the_very_same_batches(tmp_path: Path, mix: str) -> None:
+def test_training_goes_on_from_any_step_with_the_very_same_batches(
+    tmp_path: Path, mix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(7)]
-    split = write_split(tmp_path / "seven.gz", pictures, [0, 1, 0, 1, 0, 1, 1], num_classes=2)
+    split = whole(write_split(tmp_path / "seven.gz", pictures, [0, 1, 0, 1, 0, 1, 1], num_classes=2))
     augment = AUGMENTATION | {"rand_augment": 0.3, "random_erasing": 0.5, "mix": mix}
-    whole = batches_of(dataset.training_batches(split, 3, 1, augment), 9)
-    for step in (1, 2, 3, 7):
-        going_on = dataset.training_batches(split, 3, 1, augment, step // 3, step % 3, pictures=7)
+    monkeypatch.setattr(dataset, "_MEMORY_BYTES", 0)
+    undisturbed = batches_of(dataset.training_batches(split, 3, 1, augment), 9)
+    monkeypatch.undo()
+    for step in (1, 7):
+        going_on = dataset.training_batches(split, 3, 1, augment, step // 3, step % 3)
         rest = batches_of(going_on, 9 - step)
-        for (images, labels), (expected_images, expected_labels) in zip(rest, whole[step:], strict=True):
+        for (images, labels), (expected_images, expected_labels) in zip(rest, undisturbed[step:], strict=True):
             np.testing.assert_array_equal(images, expected_images)
             np.testing.assert_array_equal(labels, expected_labels)
 
 
 def test_each_epoch_is_augmented_afresh_and_another_seed_otherwise(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    split = write_split(tmp_path / "one.gz", [picture], [0], num_classes=2)
+    split = whole(write_split(tmp_path / "one.gz", [picture], [0], num_classes=2))
     first, second = (images for images, _ in batches_of(dataset.training_batches(split, 1, 1, AUGMENTATION), 2))
     ((other, _),) = batches_of(dataset.training_batches(split, 1, 2, AUGMENTATION), 1)
     assert np.abs(first - second).max() > 1
@@ -101,3 +130,35 @@ def test_balanced_weights_give_every_class_the_same_total() -> None:
     counts = [3, 2, 0, 1]
     weights = dataset.balanced_class_weights(counts)
     assert [weights[label] * count for label, count in enumerate(counts)] == pytest.approx([2, 2, 0, 2])
+
+
+@pytest.mark.parametrize("options", [{}, {"rand_augment": 0.3, "random_erasing": 0.5}])
+def test_a_view_has_the_very_pictures_of_the_epoch_on_the_fly(tmp_path: Path, options: dict) -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(6)]
+    split = whole(write_split(tmp_path / "six.gz", pictures, [0, 1, 0, 1, 0, 1], num_classes=2))
+    augment = AUGMENTATION | options
+    seen = np.concatenate([images for images, _ in batches_of(dataset.training_batches(split, 3, 1, augment, 2), 2)])
+    wanted = np.array([0, 1, 2, 4, 5])
+    view = [image for images, _ in dataset.view_batches(split, wanted, 2, 1, augment, 2) for image in images.numpy()]
+    assert len(view) == 5
+    # XLA rounds otherwise in batches of another size.
+    nearest = [np.abs(seen - image).max((1, 2, 3)) for image in view]
+    assert max(distances.min() for distances in nearest) < 0.01
+    assert len({distances.argmin() for distances in nearest}) == 5
+    # Whatever else is there.
+    (alone,) = next(iter(dataset.view_batches(split, wanted[3:4], 2, 1, augment, 2)))[0].numpy()
+    np.testing.assert_allclose(alone, view[3], atol=0.01)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_a_view_mixes_each_picture_with_its_partner(tmp_path: Path, mix: str) -> None:
+    still = {"rotation": 0.0, "width_shift": 0.0, "height_shift": 0.0, "zoom": [1.0, 1.0], "horizontal_flip": False}
+    pictures = [np.full((16, 16, 3), 100 * number, np.uint8) for number in range(3)]
+    split = whole(write_split(tmp_path / "three.gz", pictures, [0, 1, 1], num_classes=2))
+    augment = AUGMENTATION | still | {"mix": mix, "mixup_alpha": 1.0}
+    batches = dataset.view_batches(split, np.array([0, 2]), 2, 1, augment, 0, np.array([1, 0]))
+    ((images, shares),) = batches.as_numpy_iterator()
+    assert ((shares > 0) & (shares < 1)).all()
+    expected = shares * [0, 200] + (1 - shares) * [100, 0]
+    np.testing.assert_allclose(images.mean((1, 2, 3)), expected, atol=0.5 if mix == "mixup" else 15)

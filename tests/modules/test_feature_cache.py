@@ -1,109 +1,222 @@
+import errno
 import logging
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from modules import batches, dataset, feature_cache, model, optimizers, progress, trainer
+from configs import schema
+from modules import batches, dataset, feature_cache, model, optimizers, progress, segments, trainer
 from tests.modules import trainings
+from tests.modules.test_dataset import write_split
+
+BUDGET = 10**9
+STATE = 60 * (7_079_424 + 8_325)
+"""Bytes for the state of a training of block 5 and the head of `trainings`."""
 
 
-def prefix_of_two() -> keras.Model:
+def prefix_of_two(factor: float = 2.0, dtype: str = "float32") -> keras.Model:
     """A frozen layer that doubles a 2 x 2 x 3 image."""
     images = keras.Input((2, 2, 3))
-    layer = keras.layers.Conv2D(3, 1, use_bias=False, name="double")
+    layer = keras.layers.Conv2D(3, 1, use_bias=False, name="double", dtype=dtype)
     prefix = keras.Model(images, layer(images))
-    layer.set_weights([2 * np.eye(3)[np.newaxis, np.newaxis]])
+    layer.set_weights([factor * np.eye(3)[np.newaxis, np.newaxis]])
     return prefix
 
 
-def numbered(count: int) -> tf.data.Dataset:
-    """Pictures filled with their own number, 3 a batch, and their labels, of two classes."""
-    images = np.arange(count, dtype=np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * np.ones((2, 2, 3), np.float32)
-    return tf.data.Dataset.from_tensor_slices((images, np.eye(2, dtype=np.float32)[np.arange(count) % 2])).batch(3)
+def numbered(path: Path, numbers: Sequence[int]) -> dataset.Split:
+    """Pictures filled with their own number, and their labels, of two classes."""
+    pictures = [np.full((2, 2, 3), number, np.uint8) for number in numbers]
+    data = write_split(path, pictures, [number % 2 for number in numbers], 2)
+    return dataset.Split(data, data.scan())
 
 
-def cache(root: Path) -> feature_cache.FeatureCache:
-    return feature_cache.FeatureCache(root, prefix_of_two(), 3, "code")
+def cache(root: Path, prefix: keras.Model | None = None, code: str = "code") -> feature_cache.FeatureCache:
+    return feature_cache.FeatureCache(root, prefix or prefix_of_two(), 3, code)
 
 
-def test_a_view_holds_the_prefixs_output_of_every_picture(tmp_path: Path) -> None:
-    view = cache(tmp_path).view("key", "view 1", lambda step: numbered(8).skip(step).repeat(), 8, 2)
-    assert view.features.dtype == np.float16
-    np.testing.assert_array_equal(view.features[:, 0, 0, 0], 2 * np.arange(8))
-    np.testing.assert_array_equal(view.labels.argmax(-1), np.arange(8) % 2)
-    files = sum(file.stat().st_size for file in tmp_path.rglob("*.npy"))
-    assert files == pytest.approx(feature_cache.view_bytes(prefix_of_two(), 8, 2), abs=300)
+def view(root: Path, split: dataset.Split, **options: Any) -> feature_cache.View:
+    (found,) = cache(root, **options).views([feature_cache.Wanted("view", split)], BUDGET)
+    return found
 
 
-def test_a_finished_view_is_not_computed_again_and_a_cut_one_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def computed(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """How many pictures went through the prefix for each view."""
+    return [record.args[1] for record in caplog.records if record.msg.startswith("%s: %d pictures,")]
+
+
+def content(view: feature_cache.View) -> dict[int, int]:
+    """The label of each row, by the row's value."""
+    rows = np.arange(len(view))
+    return dict(
+        zip(view.features(rows)[:, 0, 0, 0].astype(int).tolist(), view.labels(rows).argmax(-1).tolist(), strict=True)
+    )
+
+
+def test_a_view_holds_the_prefixs_output_of_every_picture_in_the_order_of_ids(tmp_path: Path) -> None:
+    split = numbered(tmp_path / "split.gz", range(8))
+    found = view(tmp_path / "kept", split)
+    rows = np.arange(8)
+    assert found.features(rows).dtype == np.float16
+    np.testing.assert_array_equal(found.features(rows)[:, 1, 1, 2], 2 * np.argsort(split.contents.ids))
+    assert content(found) == {2 * number: number % 2 for number in range(8)}
+    np.testing.assert_array_equal(found.features(rows[::-2]), found.features(rows)[::-2])
+    files = sum(file.stat().st_size for file in tmp_path.glob("kept/views/**/*") if file.is_file())
+    assert files == pytest.approx(8 * feature_cache.row_bytes((2, 2, 3)), abs=1000)
+
+
+def test_the_order_of_the_files_and_the_labels_ids_change_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = view(tmp_path / "kept", numbered(tmp_path / "one.gz", range(8)))
+    reversed_split = numbered(tmp_path / "other.gz", range(7, -1, -1))
+    swapped = reversed_split._replace(
+        contents=reversed_split.contents._replace(label_ids=1 - reversed_split.contents.label_ids)
+    )
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        again = view(tmp_path / "kept", swapped)
+    assert not computed(caplog)
+    rows = np.arange(8)
+    np.testing.assert_array_equal(again.features(rows), first.features(rows))
+    np.testing.assert_array_equal(again.labels(rows), 1 - first.labels(rows))
+
+
+def test_only_new_pictures_go_through_the_prefix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    view(tmp_path / "kept", numbered(tmp_path / "before.gz", range(200)))
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        found = view(tmp_path / "kept", numbered(tmp_path / "after.gz", [*range(100, 202), *range(3, 100)]))
+    assert computed(caplog) == [2]
+    assert content(found) == {2 * number: number % 2 for number in range(3, 202)}
+
+
+def test_few_pictures_change_their_partner_with_few_new_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    augment = schema.Augmentation(mix="mixup", rotation=0, zoom=(1, 1), width_shift=0, height_shift=0).model_dump(
+        mode="json"
+    )
+
+    def mixed(split: dataset.Split) -> feature_cache.View:
+        wanted = feature_cache.Wanted("mixed", split, 1, augment, 0)
+        return cache(tmp_path / "kept").views([wanted], BUDGET)[0]
+
+    mixed(numbered(tmp_path / "before.gz", range(200)))
+    after = numbered(tmp_path / "after.gz", range(204))
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        found = mixed(after)
+    assert 4 <= computed(caplog)[0] <= 16
+    order = np.argsort(after.contents.ids)
+    partners = feature_cache._partners(after.contents.ids, 1, 0)
+    assert (partners != np.arange(204)).all()
+    shares = found.labels(np.arange(204))[np.arange(204), order % 2]
+    differ = (order % 2) != (partners[order] % 2)
+    expected = 2 * (shares * order + (1 - shares) * partners[order])
+    np.testing.assert_allclose(found.features(np.arange(204))[differ, 0, 0, 0], expected[differ], rtol=2e-3, atol=0.2)
+
+
+def test_a_view_that_was_cut_short_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feature_cache, "_SECONDS_BETWEEN_SAVES", 0.0)
-    asked = []
+    monkeypatch.setattr(feature_cache, "_PART_BETWEEN_SAVES", 0.0)
+    split = numbered(tmp_path / "split.gz", range(8))
+    whole = view(tmp_path / "whole", split)
+    cut = cache(tmp_path / "kept")
+    forward, done = cut._forward, []
 
-    def batches(step: int) -> tf.data.Dataset:
-        asked.append(step)
-        return numbered(8).skip(step)
+    def broken(images: tf.Tensor) -> tf.Tensor:
+        done.append(len(images))
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return forward(images)
 
-    def broken(step: int) -> tf.data.Dataset:
-        return batches(step).map(lambda images, labels: (tf.debugging.check_numerics(images / (images - 6), "cut"), labels))
-
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        cache(tmp_path).view("key", "view 1", broken, 8, 2)
-    view = cache(tmp_path).view("key", "view 1", batches, 8, 2)
-    again = cache(tmp_path).view("key", "view 1", batches, 8, 2)
-    assert asked == [0, 2]
-    np.testing.assert_array_equal(view.features[6:, 0, 0, 0], [12, 14])
-    np.testing.assert_array_equal(view.features, again.features)
+    cut._forward = broken
+    with pytest.raises(KeyboardInterrupt):
+        cut.views([feature_cache.Wanted("view", split)], BUDGET)
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        again = view(tmp_path / "kept", split)
+    assert computed(caplog) == [2]
+    np.testing.assert_array_equal(again.features(np.arange(8)), whole.features(np.arange(8)))
 
 
 def test_large_values_stay_finite(tmp_path: Path) -> None:
-    batches = numbered(3).map(lambda images, labels: (images * 1e6, labels))
-    view = cache(tmp_path).view("key", "view 1", lambda step: batches, 3, 2)
-    assert view.features.max() == np.finfo(np.float16).max
+    found = view(tmp_path / "kept", numbered(tmp_path / "split.gz", range(3)), prefix=prefix_of_two(1e6))
+    assert found.features(np.arange(3)).max() == np.finfo(np.float16).max
 
 
-def test_the_key_depends_on_the_weights_the_code_and_what_is_given(tmp_path: Path) -> None:
-    keys = {cache(tmp_path).key("pictures", 1), cache(tmp_path).key("pictures", 2), cache(tmp_path).key("others", 1)}
-    keys.add(feature_cache.FeatureCache(tmp_path, prefix_of_two(), 3, "new code").key("pictures", 1))
-    other = prefix_of_two()
-    other.set_weights([weights * 2 for weights in other.get_weights()])
-    keys.add(feature_cache.FeatureCache(tmp_path, other, 3, "code").key("pictures", 1))
-    assert len(keys) == 5
-    assert cache(tmp_path).key("pictures", 1) in keys
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"code": "new code"},
+        {"prefix": lambda: prefix_of_two(4.0)},
+        {"prefix": lambda: prefix_of_two(dtype="mixed_bfloat16")},
+    ],
+)
+def test_rows_are_found_by_the_weights_the_precision_and_the_code(
+    options: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = numbered(tmp_path / "split.gz", range(4))
+    view(tmp_path / "kept", split)
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        view(tmp_path / "kept", split, **{name: value() if callable(value) else value for name, value in options.items()})
+        view(tmp_path / "kept", split)
+    assert computed(caplog) == [4]
 
 
-def test_views_used_longest_ago_make_way(tmp_path: Path) -> None:
-    kept = cache(tmp_path)
-    for number, key in enumerate(["old", "kept", "new"]):
-        kept.view(key, "view 1", lambda step: numbered(3), 3, 2)
-        os.utime(tmp_path / key, (number, number))
-    one = sum(file.stat().st_size for file in (tmp_path / "new").rglob("*") if file.is_file())
-    kept.make_room(one, 3 * one, keep={"wanted"})
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["kept", "new"]
-    kept.make_room(2 * one, 2 * one, keep={"wanted", "kept"})
-    assert [folder.name for folder in tmp_path.iterdir()] == ["kept"]
+def test_rows_used_longest_ago_make_way_but_for_what_is_in_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "kept"
+    splits = {name: numbered(tmp_path / f"{name}.gz", range(start, start + 4)) for start, name in enumerate(("old", "held"))}
+    view(root, splits["old"], code="old")
+    held = view(root, splits["held"], code="held")
+    one = segments.size(root / "views") // 2
+    wanted = feature_cache.Wanted("view", splits["old"])
+    (found,) = cache(root, code="new").views([wanted], 2 * one)
+    assert len(list(root.glob("views/*/*/*"))) == 2, "the old one is gone"
+    assert content(held) == {2 * number: number % 2 for number in range(1, 5)}
+    with pytest.raises(OSError, match="are in use"):
+        cache(root, code="newer").views([wanted], 2 * one)
+    del held
+    cache(root, code="newer").views([wanted], 2 * one)
+    assert content(found) == {2 * number: number % 2 for number in range(4)}
+
+
+def test_rows_that_are_no_longer_needed_do_not_pile_up(tmp_path: Path) -> None:
+    # A window of 20 pictures that moves on by 2 a night, in room for little more.
+    root, budget = tmp_path / "kept", 24 * feature_cache.row_bytes((2, 2, 3)) + 10_000
+    for night in range(30):
+        split = numbered(tmp_path / "split.gz", range(2 * night, 2 * night + 20))
+        (found,) = cache(root).views([feature_cache.Wanted("view", split)], budget)
+        assert content(found) == {2 * number: number % 2 for number in range(2 * night, 2 * night + 20)}
+        del found
+        assert segments.size(root) <= budget
 
 
 def views_of(tmp_path: Path, count: int) -> list[feature_cache.View]:
-    def shifted(by: int) -> tf.data.Dataset:
-        return numbered(7).map(lambda images, labels: (images + 100 * by, labels))
+    """Views whose values say which they are: 1, 101, 201 … for picture 0."""
+    return [
+        view(tmp_path / f"kept{number}", numbered(tmp_path / "split.gz", range(7)), prefix=shifting(100 * number))
+        for number in range(count)
+    ]
 
-    return [cache(tmp_path).view("key", f"view {n}", lambda step, n=n: shifted(n), 7, 2) for n in range(count)]
+
+def shifting(by: int) -> keras.Model:
+    images = keras.Input((2, 2, 3))
+    layer = keras.layers.Conv2D(3, 1, name="shift")
+    prefix = keras.Model(images, layer(images))
+    layer.set_weights([np.eye(3)[np.newaxis, np.newaxis], np.full(3, by)])
+    return prefix
 
 
 def test_epoch_e_goes_over_view_e_modulo_their_number_in_an_order_of_its_own(tmp_path: Path) -> None:
     kept = feature_cache.training_batches(views_of(tmp_path, 2), 3, seed=1)
     epochs = [[int(row) for features, _ in epoch for row in features[:, 0, 0, 0]] for epoch in in_epochs(kept, 4)]
     for number, rows in enumerate(epochs):
-        assert {row // 200 for row in rows} == {number % 2}
+        assert {row // 100 for row in rows} == {number % 2}
         assert len(rows) == 9, "the last batch is filled up"
-        assert {row % 200 for row in rows} == set(range(0, 14, 2))
-    assert len({tuple(row % 200 for row in rows) for rows in epochs}) == 4
+        assert {row % 100 for row in rows} == set(range(7))
+    assert len({tuple(row % 100 for row in rows) for rows in epochs}) == 4
 
 
 def in_epochs(kept: tf.data.Dataset, count: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
@@ -137,16 +250,16 @@ def prepared(tmp_path: Path, changes: dict | None = None) -> tuple[keras.Model, 
 def test_the_suffix_on_kept_features_agrees_with_the_whole_model_on_the_same_view(tmp_path: Path) -> None:
     classifier, source, inputs, config = prepared(tmp_path)
     assert source.kept
-    (folder,) = [path.parent for path in (tmp_path / "work" / "features").rglob("view-2")]
-    kept = np.load(folder / "view-2" / "features.npy")
-    view = dataset.training_batches(inputs.train.data, 8, 1, config["augmentation"], epoch=1).take(3)
-    images = np.concatenate([images for images, _ in view.as_numpy_iterator()])
+    view, rows = source._augmented[1], np.arange(20)
+    kept = view.features(rows)
+    batches = dataset.view_batches(inputs.train, rows, 8, 1, config["augmentation"], 1)
+    images = np.concatenate([images for images, _ in batches.as_numpy_iterator()])
+    order = np.argsort(inputs.train.contents.ids)
     assert kept.shape == (20, 2, 2, 512)
-    found, expected = source.model.predict(kept, verbose=0), classifier.predict(images, verbose=0)
+    found, expected = source.model.predict(kept, verbose=0), classifier.predict(images[order], verbose=0)
     assert expected.std(axis=0).max() > 0.01
     np.testing.assert_allclose(found, expected, atol=2e-3)
-    for (_, labels), rows in zip(view.as_numpy_iterator(), ([0, 8], [8, 16], [16, 20]), strict=True):
-        np.testing.assert_array_equal(np.load(folder / "view-2" / "labels.npy")[slice(*rows)], labels)
+    np.testing.assert_array_equal(view.labels(rows), np.eye(3)[inputs.train.contents.label_ids[order]])
 
 
 def test_the_prefix_ends_below_the_lowest_layer_that_is_ever_trained(tmp_path: Path) -> None:
@@ -166,7 +279,7 @@ def test_the_prefix_ends_below_the_lowest_layer_that_is_ever_trained(tmp_path: P
 
 @pytest.mark.parametrize(
     ("cache_options", "views"),
-    [({"views": "auto"}, 2), ({"views": 3}, 3), ({"views": 9}, 4), ({"views": "auto", "max_bytes": 150_000}, 1)],
+    [({"views": "auto"}, 2), ({"views": 3}, 3), ({"views": 9}, 4), ({"views": "auto", "max_bytes": STATE + 150_000}, 1)],
 )
 def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
     tmp_path: Path, cache_options: dict, views: int, caplog: pytest.LogCaptureFixture
@@ -174,7 +287,7 @@ def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
     with caplog.at_level(logging.INFO, progress.logger.name):
         _, source, _, _ = prepared(tmp_path, {"training": {"cache": cache_options}})
     assert source.kept
-    assert len(list((tmp_path / "work" / "features").rglob("view-*"))) == views
+    assert len(source._augmented) == len(list((tmp_path / "work" / "features").glob("views/*/view-*"))) == views
     assert f"{views} augmented view" in caplog.text
     assert "for 4 epochs" in caplog.text
     assert "block4_pool" in caplog.text
@@ -184,7 +297,7 @@ def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
     ("changes", "why"),
     [
         ({"cache": {"views": 0}}, "off"),
-        ({"cache": {"views": 3, "max_bytes": 200_000}}, "don't fit"),
+        ({"cache": {"views": 3, "max_bytes": STATE + 200_000}}, "don't fit"),
         ({"cache": {"max_bytes": 1000}}, "don't fit"),
         ({"phases": [{"name": "all", "epochs": 1, "learning_rates": [[".*", 1e-5]]}]}, "no layer stays frozen"),
     ],
@@ -196,7 +309,32 @@ def test_what_can_not_be_kept_is_done_on_the_fly_and_said(
         classifier, source, _, _ = prepared(tmp_path, {"training": changes})
     assert source.model is classifier
     assert why in caplog.text
-    assert not list(tmp_path.rglob("*.npy"))
+    assert not list(tmp_path.glob("work/features/views/*/*"))
+
+
+def test_a_disk_that_becomes_full_ends_nothing_and_the_next_run_with_room_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add, added = segments.Writer.add, []
+
+    def full(self: segments.Writer, ids: np.ndarray, *rest: np.ndarray) -> None:
+        if len(added) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        added.append(len(ids))
+        add(self, ids, *rest)
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, progress.logger.name):
+        patched.setattr(segments.Writer, "add", full)
+        classifier, source, _, _ = prepared(tmp_path)
+    assert source.model is classifier, "on the fly"
+    assert re.search(r"No space left on device, [\d.,]+ MB were needed and [\d.,]+ MB are free", caplog.text)
+    assert not list((tmp_path / "work" / "features").glob("unfinished/*"))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        _, source, _, _ = prepared(tmp_path)
+    assert source.kept
+    # Of the 7 of eval and two views of 20, the first and the second were whole.
+    assert computed(caplog) == [20]
 
 
 def test_a_later_run_that_matches_finds_the_views(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,5 +357,5 @@ def test_a_phase_without_augmentation_gets_the_plain_pictures(tmp_path: Path) ->
     fed = next(iter(on_the_fly.training(config["training"]["phases"][1], 2, 0)))[0]
     assert {picture.tobytes() for picture in fed.numpy()} <= plain
     features = next(iter(source.training(config["training"]["phases"][1], 2, 0)))[0].numpy().astype(np.float16)
-    (kept,) = [np.load(path) for path in (tmp_path / "work").rglob("plain-view/features.npy") if len(np.load(path)) == 20]
+    kept = source._plain[0].features(np.arange(20))
     assert {row.tobytes() for row in features} <= {row.tobytes() for row in kept}

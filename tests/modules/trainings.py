@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from configs import schema
-from modules import batches, progress, trainer
+from modules import dataset, progress, trainer
 from tests.modules.test_dataset import write_split
 
 BASE = {
@@ -47,12 +47,12 @@ def inputs(folder: Path) -> trainer.Inputs:
     """Pictures of three classes that can be told apart: 20 to train on, 7 to watch."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def split(name: str, count: int) -> batches.Split:
+    def split(name: str, count: int) -> dataset.Split:
         random = np.random.default_rng(count)
         labels = [i % 3 for i in range(count)]
         pictures = [random.integers(80 * label, 80 * label + 90, (32, 32, 3), dtype=np.uint8) for label in labels]
         data = write_split(folder / name, pictures, labels, 3)
-        return batches.Split(data, data.scan())
+        return dataset.Split(data, data.scan())
 
     return trainer.Inputs(split("train", 20), split("eval", 7), None)
 
