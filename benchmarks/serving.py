@@ -85,7 +85,7 @@ def measure(published: Path, encoded: list[bytes], requests: int) -> Iterator[tu
     exported = local.LocalModel(published)
     classes = len(exported.ask(encoded[:1]).labels)
     config = reading.load().model.model_dump(mode="json")
-    classifier = model.build_model(classes, SIZE, SIZE, config, None)
+    classifier = model.build_model(classes, SIZE, SIZE, config, None, "float32")
     decoded = {
         content: preprocessing.decode_and_resize(tf.constant(content), SIZE, SIZE).numpy().astype(np.float32)
         for content in encoded

@@ -153,7 +153,7 @@ def with_plain_keras(data: dict[str, Pictures], classes: int, config: schema.Con
     prepare = keras.applications.vgg16.preprocess_input
     size = data["train"].pixels.shape[1]
     base = keras.applications.VGG16(include_top=False, weights=weights.locate("imagenet"), input_shape=(size, size, 3))
-    head = ours.build_head(classes, base.output.shape[1:], config.model.model_dump())
+    head = ours.build_head(classes, base.output.shape[1:], config.model.model_dump(), "float32")
     model = keras.Model(base.input, head(base.output))
     train, evaluation = generators(data, classes, config, seed, preprocessing_function=prepare)
     callback, points = clock(lambda: test_accuracy(model, data["test"], prepare), started)
@@ -197,8 +197,7 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
 
         splits = {name: split(name) for name in ("train", "eval")}
         started = time.perf_counter()
-        with devices.dtype_policy(devices.precision(config.training.precision)):
-            classifier = trainer.build(splits["train"], sections)
+        classifier = trainer.build(splits["train"], sections, devices.precision(config.training.precision))
         source = batches.prepare(classifier, splits["train"], splits["eval"], sections, Path(folder))
         prepared = time.perf_counter()
         test = data["test"]

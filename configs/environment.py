@@ -1,7 +1,7 @@
 """What this process and its children take from the environment, set before a library reads it.
 
 Keras reads its settings, TensorFlow reads Keras, and Python looks for modules as other projects on the machine may want it.
-None of that is to change a number here.
+None of that is to change a number here. Besides, no process takes more of a GPU than it needs.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+from collections.abc import MutableMapping
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _KERAS_SETTINGS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras")
 _BACKEND = "tensorflow"
 _USERS_KERAS = "FINETUNE_USERS_KERAS_HOME"
 _NO_HOME = "/nonexistent"  # as Debian has it
+_GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""The environment variable that says which GPUs a process sees."""
 
 
 def prepare() -> None:
@@ -27,6 +32,17 @@ def prepare() -> None:
     """
     _set_home()
     _set_keras()
+    # Otherwise TensorFlow takes all of a GPU's memory at once. It reads this whenever it first looks at one.
+    os.environ.setdefault(_GROWTH, "true")
+
+
+def hide_gpus(variables: MutableMapping[str, str]) -> None:
+    """Let a process that needs no GPU see none, as it would take memory from the one that trains.
+
+    Args:
+      variables: its environment, before it looks for GPUs.
+    """
+    variables[VISIBLE_GPUS] = "-1"
 
 
 def put_own_packages_first() -> None:

@@ -230,10 +230,13 @@ class Training(_Section):
     optimizer: Optimizer = Optimizer()
     cache: FeatureCache = FeatureCache()
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
-    """What the layers compute in; `auto` is mixed_float16 on GPUs with tensor cores, and mixed_bfloat16 on CPUs that compute
-    in bfloat16. What is exported is float32."""
+    """What the layers compute in; `auto` is mixed_bfloat16 on GPUs of compute capability 8.0 and CPUs that compute in
+    bfloat16, and mixed_float16 on GPUs from 7.0. What is exported is float32."""
     xla: Literal["auto"] | bool = "auto"
     """Whether XLA compiles the training step; `auto` does on kept features where it gains, and leaves the rest to Keras."""
+    save_seconds: Annotated[float, Field(gt=0.0)] = 60.0
+    """Within an epoch, seconds after which the state is saved in the background, so that a run that is killed goes on from
+    there; it is saved after each epoch in any case."""
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (
         Phase(name="head", epochs=5, learning_rates=(("head/.*", 1e-3), (".*", None))),
         Phase(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pydantic
 
+from configs import environment
 from kubeflow.node_process import Answer, Request
 from pipeline.exit_codes import MAY_PASS
 
@@ -61,14 +62,18 @@ class Interrupted:
             self._child = None
 
 
-def attempt(request: Request, seconds: float | None, interrupted: Interrupted) -> Answer:
+def attempt(request: Request, seconds: float | None, interrupted: Interrupted, gpus: bool = True) -> Answer:
     """Run a node in a child process, and say how that ended, whatever became of it.
 
     Args:
       request: what is to be run.
       seconds: after which the child is ended; None sets no bound.
       interrupted: passes on that this process is to end.
+      gpus: whether the child may see those that its container has.
     """
+    variables = dict(os.environ)
+    if not gpus:
+        environment.hide_gpus(variables)
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
         asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
         asked.touch(mode=0o600)
@@ -79,6 +84,7 @@ def attempt(request: Request, seconds: float | None, interrupted: Interrupted) -
             # In a session of its own: who ends a container signals all of its processes, and one signal is enough.
             subprocess.Popen(  # noqa: S603 a fixed command
                 command,
+                env=variables,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 no threads run here
             ) as child,

@@ -90,7 +90,9 @@ def _supervise(request: Request, settings: schema.Task, interrupted: attempts.In
     while True:
         started = time.monotonic()
         left = None if deadline is None else max(0.0, deadline - started)
-        answer = attempts.attempt(request, left, interrupted)
+        # Where containers share a machine's GPUs, all see them that are not kept from it.
+        gpus = settings.accelerator is not None or request.node in tasks.COMPUTING
+        answer = attempts.attempt(request, left, interrupted, gpus)
         now = time.monotonic()
         if not answer.code:
             return answer

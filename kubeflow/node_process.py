@@ -148,7 +148,7 @@ def _fetch_weights(config: Any) -> None:
     """Make sure of the pretrained weights before hours of work go before them, and once for all runs."""
     from modules import weights
 
-    weights.check(weights.locate(config.model.weights))
+    weights.make_sure(config.model.weights)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -16,7 +16,9 @@ GRACE_SECONDS = 300
 _LIGHT, _HEAVY = {"cpu": "250m", "memory": "2Gi"}, {"cpu": "1", "memory": "8Gi"}
 _RETRIES = {"retries": 2, "retry_seconds": 30, "cache": True}
 _LONGEST_BACKOFF = 3600
-_COMPUTING = {"Trainer", "Tuner", "Evaluator"}
+COMPUTING = {"Trainer", "Tuner", "Evaluator"}
+"""Nodes that gain from a GPU: they compute with TensorFlow's kernels."""
+
 _HEAVY_NODES = {"Trainer", "Tuner"}
 _UNBOUNDED = 30 * 24 * 3600
 """Stands for no timeout, in seconds: Kubernetes' own clocks want a number."""
@@ -33,8 +35,7 @@ def settings(config: schema.Config, node_id: str, on_beam: bool = False) -> sche
     found: dict[str, Any] = {**_RETRIES, **(_HEAVY if on_beam or node_id in _HEAVY_NODES else _LIGHT)}
     for task in (config.kubeflow.default, config.kubeflow.nodes.get(node_id, schema.Task())):
         given = task.model_dump(exclude_none=True)
-        # Only what computes with TensorFlow's kernels gains from a GPU.
-        if task is config.kubeflow.default and node_id not in _COMPUTING:
+        if task is config.kubeflow.default and node_id not in COMPUTING:
             given.pop("accelerator", None)
         found |= given
     return schema.Task.model_validate(found)

@@ -13,8 +13,6 @@ import numpy as np
 
 from modules import checkpoint
 
-_SECONDS_BETWEEN_SAVES = 600.0
-
 
 class TrainingError(RuntimeError):
     """A training that can't go on; the message says what to try."""
@@ -35,9 +33,9 @@ class BestWeights(keras.callbacks.Callback):
         self.weights: list[np.ndarray] | None = None
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Keep the weights if this epoch is the best so far."""
+        """Keep the weights if this epoch is the best so far; what is no number never is."""
         value = self._sign * float((logs or {})[self._monitor])
-        if self.value is None or value > self.value:
+        if not math.isnan(value) and (self.value is None or value > self.value):
             self.value, self.weights = value, self.model.get_weights()
 
     def put_back(self, model: keras.Model) -> None:
@@ -84,7 +82,7 @@ class StopAfterSteps(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with an error as soon as the loss is no number.
+    """Ends training with an error as soon as the loss is no number, in training or in evaluation.
 
     Args:
       where: of the training, for the message.
@@ -100,9 +98,16 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look at the loss."""
+        self._check(logs, "loss", f"step {batch + 1}")
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Look at the eval split's loss: weights that can't be evaluated are no result, and make none."""
+        self._check(logs, "eval loss", "its end")
+
+    def _check(self, logs: Mapping[str, Any] | None, what: str, where: str) -> None:
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             raise TrainingError(
-                f"the loss is no longer finite in phase {self._where}, epoch {self._epoch}, step {batch + 1}: try lower"
+                f"the {what} is no longer finite in phase {self._where}, epoch {self._epoch}, {where}: try lower"
                 " learning_rates, warmup_epochs: 1, training.optimizer.clip_norm=1, or training.precision=float32"
             )
 
@@ -110,13 +115,15 @@ class StopOnNaN(keras.callbacks.Callback):
 class SaveState(keras.callbacks.Callback):
     """Saves the state after each epoch, now and then during a long one, and when the process is asked to end.
 
-    Must be the last callback, so that the state holds what the others did.
+    It is copied between two steps and written in the background. Must be the last callback, so that it holds what the others
+    did.
 
     Args:
       saved: where to.
       position: where the training is.
       steps: in a whole epoch.
       epochs: of the phase.
+      seconds: after which a long epoch's state is saved again.
       best: its weights are saved too.
       interrupted: says whether the process was asked to end.
     """
@@ -127,22 +134,39 @@ class SaveState(keras.callbacks.Callback):
         position: checkpoint.Position,
         steps: int,
         epochs: int,
+        seconds: float,
         best: BestWeights,
         interrupted: Callable[[], bool],
     ):
         super().__init__()
-        self._saved, self._steps, self._epochs, self._best = saved, steps, epochs, best
-        self._interrupted = interrupted
+        self._saved, self._steps, self._epochs, self._seconds = saved, steps, epochs, seconds
+        self._best, self._interrupted = best, interrupted
         self._position = dataclasses.replace(position)
         self._saved_at = time.monotonic()
+        self._before_last_step: checkpoint.State | None = None
+        self.ended: checkpoint.State | None = None
+        """After an epoch's end and before the next one's start: the state, which what ends a fit may change."""
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Begin where the training is."""
+        self._between_steps(due=False)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Let go of what is not needed any more."""
+        self.ended = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Move on by a step."""
         self._position.step += 1
-        if self._position.step >= self._steps:
-            return  # the end of the epoch saves, evaluated
-        if self._interrupted() or time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
-            self._save()
+        if self._position.step < self._steps:  # the end of the epoch saves, evaluated
+            self._between_steps(due=time.monotonic() - self._saved_at > self._seconds)
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """End an evaluation if asked to: the next run does the epoch's last step again, and then evaluates."""
+        if self._interrupted():
+            if self._before_last_step is not None:
+                self._saved.save(self._before_last_step)
+            raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Move on by an epoch."""
@@ -154,11 +178,25 @@ class SaveState(keras.callbacks.Callback):
             history=[*self._position.history, measured],
             over=self.model.stop_training or epoch + 1 >= self._epochs,
         )
-        self._save()
+        self._before_last_step, self.ended = None, self._state()
+        self._between_steps(due=True)
 
-    def _save(self) -> None:
-        self._position.best = self._best.value
-        self._saved.save(self._position, self.model, self.model.optimizer, self._best.weights)
-        self._saved_at = time.monotonic()
-        if self._interrupted():
+    def _between_steps(self, due: bool) -> None:
+        """Save the state if that is due and no earlier one is being written; keep it before an epoch's last step."""
+        interrupted, last = self._interrupted(), self._position.step == self._steps - 1
+        due = due and not self._saved.busy
+        if not (interrupted or last or due):
+            return
+        state = self.ended or self._state()
+        if interrupted:
+            self._saved.save(state)
             raise KeyboardInterrupt
+        if due:
+            self._saved.begin(state)
+            self._saved_at = time.monotonic()
+        if last:
+            self._before_last_step = state
+
+    def _state(self) -> checkpoint.State:
+        position = dataclasses.replace(self._position, best=self._best.value)
+        return checkpoint.State.of(position, self.model, self.model.optimizer, self._best.weights)

@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 _SMALLEST_FOR_XLA = 3  # height and width of features
-_FAST_FLOAT16 = (7, 0)  # compute capability of the first GPUs with tensor cores
+_FAST_FLOAT16, _FAST_BFLOAT16 = (7, 0), (8, 0)  # compute capabilities of the first GPUs whose tensor cores take it
 
 
 class DeviceError(ValueError):
@@ -40,8 +39,8 @@ def precision(setting: str) -> str:
     On a CPU with AVX512_BF16 both VGG16's blocks 1 to 4 and a training step on block 5 took half the time in bfloat16.
 
     Args:
-      setting: a policy, or `auto`: `mixed_float16` where every GPU gains from it, `mixed_bfloat16` on a CPU that computes in
-        bfloat16, else `float32`.
+      setting: a policy, or `auto`: `mixed_bfloat16`, whose range is that of float32, where every GPU computes in it, or the
+        CPU where there is none; else `mixed_float16` where every GPU gains from it; else `float32`.
     """
     if setting != "auto":
         return setting
@@ -49,18 +48,23 @@ def precision(setting: str) -> str:
     if not gpus:
         return "mixed_bfloat16" if _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"
     capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") or (0, 0) for gpu in gpus]
+    if min(capabilities) >= _FAST_BFLOAT16:
+        return "mixed_bfloat16"
     return "mixed_float16" if min(capabilities) >= _FAST_FLOAT16 else "float32"
 
 
 @contextlib.contextmanager
-def dtype_policy(policy: str) -> Iterator[None]:
-    """Make layers that are built inside compute as a policy says."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+def all_bits() -> Iterator[None]:
+    """Let GPUs compute what is float32 with all its bits, not in TensorFloat-32 with 10 of its 23.
+
+    What a GPU says so is what a CPU says, to 1e-6.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def jit_compile(setting: bool | str, kept: tuple[int, int, int] | None) -> bool | str:

@@ -1,10 +1,45 @@
-"""Writing that neither a kill, a full disk nor a power cut leaves half done: aside, flushed, then renamed."""
+"""Files and folders that are there whole or not at all, whatever ends the process or the machine that writes them."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+_UNFINISHED = ".unfinished"
+_SECONDS_TO_FINISH = 3600.0
+_CANT_FLUSH = {errno.EINVAL, errno.ENOTSUP}
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file, in the place of one that may be there.
+
+    It is written aside and on the disk before it gets its name, and its name is on the disk when this returns: also after a
+    power cut either file is found whole. Processes that write the same one do not disturb each other; the last one's stays.
+
+    Args:
+      path: of the file, in a folder that is there.
+      write: writes the content to a file that is open for binary writing.
+
+    Raises:
+      OSError: it can't be written. What was there stays, and nothing is left beside it, as with all that `write` raises.
+    """
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+    try:
+        with aside.open("xb") as opened:
+            write(opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
 
 
 def publish_folder(unfinished: Path, final: Path) -> bool:
@@ -20,7 +55,7 @@ def publish_folder(unfinished: Path, final: Path) -> bool:
     Raises:
       OSError: it can't get it.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     flush(unfinished)
     try:
         unfinished.rename(final)
@@ -32,10 +67,42 @@ def publish_folder(unfinished: Path, final: Path) -> bool:
     return True
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, so that a power cut takes none of them.
+
+    Args:
+      path: of the folder; that it is there already is no error.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
+
+
 def flush(path: Path) -> None:
-    """Have a file or folder on the disk itself."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or a folder's list of names, is on the disk.
+
+    Args:
+      path: of the file or folder. File systems that can't flush a folder are believed to need no such thing.
+    """
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANT_FLUSH:
+            raise
     finally:
-        os.close(descriptor)
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what `replace` could not finish in a folder since its process was killed, once nobody can be at it any more.
+
+    Args:
+      folder: which need not be there.
+    """
+    for left in folder.glob(f"*{_UNFINISHED}"):
+        # Others may sweep at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _SECONDS_TO_FINISH:
+                left.unlink()

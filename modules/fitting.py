@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from modules import batches as sources
 from modules import callbacks, checkpoint, dataset, interrupts, optimizers, progress
@@ -51,17 +53,17 @@ def fit(
       KeyboardInterrupt: the process was asked to end; the state is saved.
     """
     best = callbacks.BestWeights(config["early_stopping"]["monitor"])
-    saved = checkpoint.Checkpoint(options.state_dir)
-    start = saved.position()
-    if start != checkpoint.Position():
-        progress.logger.info("training goes on where it was interrupted: %s", _where(start, config))
-        best.value, best.weights = start.best, saved.restore(batches.model, None)
-    epochs_before = 0
-    with interrupts.noted() as interrupted:
+    with checkpoint.Checkpoint(options.state_dir) as saved, interrupts.noted() as interrupted:
+        state, first = saved.newest(), 0
+        if state is not None:
+            progress.logger.info("training goes on where it was interrupted: %s", _where(state.position, config))
+            first = state.position.phase
+            best.value, best.weights = state.position.best, state.put_back(batches.model, None)
+        epochs_before = 0
         for number, phase in enumerate(config["phases"]):
-            if number >= start.phase and phase["epochs"]:
+            if number >= first and phase["epochs"]:
                 _Phase(classifier, batches, label_counts, config, number, epochs_before, best, saved, options).run(
-                    interrupted
+                    state if number == first else None, interrupted
                 )
             epochs_before += phase["epochs"]
     best.put_back(batches.model)
@@ -87,18 +89,23 @@ class _Phase:
         self._number, self._epochs_before, self._best, self._saved = number, epochs_before, best, saved
         self._phase = config["phases"][number]
         self._steps = math.ceil(sum(label_counts) / config["batch_size"])
-        balanced = config["class_weights"] == "balanced"
-        self._class_weights = dataset.balanced_class_weights(label_counts) if balanced else None
+        self._class_weights: list[float] | None = None
+        if config["class_weights"] == "balanced":
+            self._class_weights = list(dataset.balanced_class_weights(label_counts).values())
 
-    def run(self, interrupted: Callable[[], bool]) -> None:
-        """Fit until the phase ends, and give the model the best weights so far."""
+    def run(self, state: checkpoint.State | None, interrupted: Callable[[], bool]) -> None:
+        """Fit from a state on, or from the phase's start, until it ends; give the model the best weights so far."""
         self._compile()
-        position = self._restored()
-        while not position.over and not self._fit(position, interrupted):
-            position = self._restored()
+        position = checkpoint.Position(phase=self._number, best=self._best.value)
+        while not position.over:
+            if state is not None:
+                state.put_back(self._batches.model, self._batches.model.optimizer)
+                position = state.position
+            if not position.over:
+                state = self._fit(position, interrupted)
         self._best.put_back(self._batches.model)
         done = checkpoint.Position(phase=self._number + 1, best=self._best.value)
-        self._saved.save(done, self._batches.model, None, self._best.weights)
+        self._saved.save(checkpoint.State.of(done, self._batches.model, None, self._best.weights))
 
     def _compile(self) -> None:
         model, config = self._batches.model, self._config
@@ -108,39 +115,41 @@ class _Phase:
         for line in optimizers.describe(rates, sizes):
             progress.logger.info("%s: %s", self._phase["name"], line)
         model.compile(
-            optimizers.make_optimizer(rates, self._phase, config["optimizer"], self._steps),
+            optimizers.make_optimizer(rates, self._phase, config["optimizer"], self._steps, model.dtype_policy.name),
             keras.losses.CategoricalCrossentropy(label_smoothing=config["label_smoothing"]),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             jit_compile=self._options.jit_compile,
         )
         model.optimizer.build(model.trainable_variables)
 
-    def _restored(self) -> checkpoint.Position:
-        position = self._saved.position()
-        if position == checkpoint.Position() or position.phase != self._number:
-            return checkpoint.Position(phase=self._number, best=self._best.value)
-        weights = self._saved.restore(self._batches.model, self._batches.model.optimizer)
-        self._best.value, self._best.weights = position.best, weights
-        return position
-
-    def _fit(self, position: checkpoint.Position, interrupted: Callable[[], bool]) -> bool:
-        """Fit from a position to the end of the phase, or of the epoch that was begun; return whether it was the phase's."""
+    def _fit(self, position: checkpoint.Position, interrupted: Callable[[], bool]) -> checkpoint.State | None:
+        """Fit from a position to the end of the phase, or of the epoch that was begun; return the state there."""
         phase, batches = self._phase, self._batches
-        epochs = position.epoch + 1 if position.step else phase["epochs"]
+        training = batches.training(phase, self._epochs_before + position.epoch, position.step)
+        if self._class_weights is not None:
+            training = training.map(functools.partial(_weighed, class_weights=self._class_weights))
+        saver = callbacks.SaveState(
+            self._saved,
+            position,
+            self._steps,
+            phase["epochs"],
+            self._config["save_seconds"],
+            self._best,
+            interrupted,
+        )
         batches.model.fit(
-            batches.training(phase, self._epochs_before + position.epoch, position.step),
+            training,
             validation_data=batches.evaluation(),
             initial_epoch=position.epoch,
-            epochs=epochs,
+            epochs=position.epoch + 1 if position.step else phase["epochs"],
             steps_per_epoch=self._steps - position.step,
-            class_weight=self._class_weights,
             shuffle=False,
-            callbacks=self._callbacks(position, interrupted),
+            callbacks=[*self._callbacks(position), saver],
             verbose=0,
         )
-        return batches.model.stop_training or epochs == phase["epochs"]
+        return saver.ended
 
-    def _callbacks(self, position: checkpoint.Position, interrupted: Callable[[], bool]) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, position: checkpoint.Position) -> list[keras.callbacks.Callback]:
         phase, stopping = self._phase, self._config["early_stopping"]
         # BestWeights comes before SwapEMAWeights, whose averages are in the model while it is evaluated.
         found: list[keras.callbacks.Callback] = [callbacks.StopOnNaN(phase["name"]), self._best]
@@ -162,9 +171,27 @@ class _Phase:
         if phase["max_steps"]:
             past = position.epoch * self._steps + position.step
             found.append(callbacks.StopAfterSteps(phase["max_steps"] - past))
-        found += self._options.callbacks
-        found.append(callbacks.SaveState(self._saved, position, self._steps, phase["epochs"], self._best, interrupted))
-        return found
+        return [*found, *self._options.callbacks]
+
+
+def _weighed(inputs: tf.Tensor, labels: tf.Tensor, class_weights: Sequence[float]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Have each share of a picture weigh what its class does.
+
+    With shares y and weights w of the classes, cross-entropy becomes the sum of y w (-log p): that of the pictures that a
+    mixed one is made of, by their shares, each smoothed by itself. It is divided into labels that sum to 1, as smoothing and
+    Keras's gradient take for granted, and a weight of the picture.
+
+    Args:
+      inputs: `[batch, …]`.
+      labels: float32 `[batch, classes]`, shares that sum to 1.
+      class_weights: by label id.
+
+    Returns:
+      The inputs, labels `[batch, classes]` and weights `[batch]`.
+    """
+    weighed = labels * tf.constant(class_weights, labels.dtype)
+    weights = tf.reduce_sum(weighed, axis=-1)
+    return inputs, tf.math.divide_no_nan(weighed, weights[:, None]), weights
 
 
 def _where(position: checkpoint.Position, config: Mapping[str, Any]) -> str:

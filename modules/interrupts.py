@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)
+_log = logging.getLogger(f"finetune.{__name__}")
 
 
 def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
@@ -33,7 +36,8 @@ def handle(handler: Callable[[int, FrameType | None], Any] | signal.Handlers = i
 def noted() -> Iterator[Callable[[], bool]]:
     """Let the signals be noted, to be acted on between two steps; a second one interrupts at once.
 
-    Yields a function that says whether one came. Outside of a process's main thread, which gets no signals, none does.
+    That the first one was heard is logged at once. Yields a function that says whether one came. Outside of a process's main
+    thread, which gets no signals, none does.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -49,9 +53,38 @@ def noted() -> Iterator[Callable[[], bool]]:
     for number in before:
         signal.signal(number, note)
     try:
-        yield lambda: bool(came)
+        with _announced(before):
+            yield lambda: bool(came)
     finally:
         _restore(before)
+
+
+@contextlib.contextmanager
+def _announced(numbers: Collection[signal.Signals]) -> Iterator[None]:
+    """Log the first of some signals from a thread, as Python's own handlers wait for the call into TensorFlow to return."""
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_announce, args=(heard, numbers), name="interrupts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(fd_before)
+        os.close(told)
+        thread.join()
+        os.close(heard)
+
+
+def _announce(heard: int, numbers: Collection[signal.Signals]) -> None:
+    said = False
+    # Nothing is read once the other end is closed.
+    while received := os.read(heard, 64):
+        for number in received:
+            if number in numbers and not said:
+                said = True
+                name = signal.Signals(number).name
+                _log.info("%s: ends with the batch at hand, its state saved; once more ends it at once", name)
 
 
 def _restore(handlers: Mapping[signal.Signals, Any]) -> None:

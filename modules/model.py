@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from modules import weights
 
@@ -20,7 +21,9 @@ HEAD = "head"
 """Name of the new part; its variables' paths start with `head/`."""
 
 
-def build_model(num_classes: int, height: int, width: int, config: dict[str, Any], weights_path: str | None) -> keras.Model:
+def build_model(
+    num_classes: int, height: int, width: int, config: dict[str, Any], weights_path: str | None, policy: str
+) -> keras.Model:
     """Build the classifier.
 
     Args:
@@ -29,19 +32,26 @@ def build_model(num_classes: int, height: int, width: int, config: dict[str, Any
       width: of the images, in pixels.
       config: the `model` section of the configuration.
       weights_path: an H5 file for VGG16 without its top, or None for random weights.
+      policy: Keras's dtype policy, of the model and of all its layers but the last: `float32`, `mixed_float16` or
+        `mixed_bfloat16`.
 
     Returns:
       A model from images `[batch, height, width, 3]`, RGB in 0 to 255, to float32 probabilities `[batch, num_classes]`.
       VGG16's layers keep their names (`block5_conv1`), the new ones are inside `head`.
     """
-    images = keras.Input((height, width, 3), name="images")
-    # BGR, each channel's ImageNet mean subtracted, not scaled: what VGG16's weights expect.
-    prepared = keras.applications.vgg16.preprocess_input(images)
-    backbone = keras.applications.VGG16(include_top=False, weights=None, input_tensor=prepared)
+    backbone = keras.applications.VGG16(include_top=False, weights=None, input_shape=(height, width, 3))
     if weights_path is not None:
         weights.load(weights_path, backbone)
-    head = build_head(num_classes, backbone.output.shape[1:], config)
-    return keras.Model(images, head(backbone.output), name="classifier")
+    head = build_head(num_classes, backbone.output.shape[1:], config, policy)
+    images = keras.Input((height, width, 3), name="images")
+    # BGR, each channel's ImageNet mean subtracted, not scaled: what VGG16's weights expect.
+    outputs = keras.applications.vgg16.preprocess_input(images)
+    # Keras builds its VGG16 in no other policy than the global one.
+    for layer in backbone.layers[1:]:
+        ours = type(layer).from_config(layer.get_config() | {"dtype": policy})
+        outputs = ours(outputs)
+        ours.set_weights(layer.get_weights())
+    return _model(images, head(outputs), "classifier", policy)
 
 
 def split(classifier: keras.Model, trained: Collection[str]) -> tuple[keras.Model, keras.Model] | None:
@@ -53,40 +63,55 @@ def split(classifier: keras.Model, trained: Collection[str]) -> tuple[keras.Mode
 
     Returns:
       The prefix, from images to features `[batch, height, width, channels]`, and the suffix, from those to probabilities:
-      together they are the classifier, whose layers they share. None if nothing lies below the lowest trained layer.
+      together they are the classifier, whose layers and dtype policy they share. None if nothing lies below the lowest
+      trained layer.
     """
     layers = [layer for layer in classifier.layers if layer.weights or layer.name.endswith("_pool")]
     lowest = next(i for i, layer in enumerate(layers) if any(variable.path in trained for variable in layer.weights))
     if lowest == 0:
         return None
     boundary = layers[lowest].input
-    prefix = keras.Model(classifier.input, boundary, name="prefix")
+    prefix = _model(classifier.input, boundary, "prefix", classifier.dtype_policy.name)
     features = keras.Input(boundary.shape[1:], name="features")
     outputs = features
     for layer in layers[lowest:]:
         outputs = layer(outputs)
-    return prefix, keras.Model(features, outputs, name="suffix")
+    return prefix, _model(features, outputs, "suffix", classifier.dtype_policy.name)
 
 
-def build_head(num_classes: int, features_shape: tuple[int, ...], config: dict[str, Any]) -> keras.Model:
+def _model(inputs: keras.KerasTensor, outputs: keras.KerasTensor, name: str, policy: str) -> keras.Model:
+    found = keras.Model(inputs, outputs, name=name)
+    # Keras takes no policy for a functional model, and goes by it: `compile` scales the loss.
+    found.dtype_policy = policy
+    return found
+
+
+def build_head(num_classes: int, features_shape: tuple[int, ...], config: dict[str, Any], policy: str) -> keras.Model:
     """Build the part on top of VGG16: flatten, dense, batch normalisation, dropout, softmax.
 
     Args:
       num_classes: size of the output.
       features_shape: `(height, width, channels)` of the backbone's output.
       config: the `model` section of the configuration.
+      policy: as for `build_model`.
 
     Returns:
-      A model from features `[batch, *features_shape]` to probabilities `[batch, num_classes]`.
+      A model from features `[batch, *features_shape]` to float32 probabilities `[batch, num_classes]`.
     """
     penalty = keras.regularizers.L2(config["l2"]) if config["l2"] else None
-    return keras.Sequential(
+    # Statistics of the whole batch, also where devices share it.
+    shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    head = keras.Sequential(
         [
             keras.Input(features_shape),
-            keras.layers.Flatten(name="flatten"),
-            keras.layers.Dense(config["dense_units"], activation="relu", kernel_regularizer=penalty, name="dense"),
-            keras.layers.BatchNormalization(momentum=_BATCH_STATISTICS_MOMENTUM, name="normalization"),
-            keras.layers.Dropout(config["dropout"], name="dropout"),
+            keras.layers.Flatten(dtype=policy, name="flatten"),
+            keras.layers.Dense(
+                config["dense_units"], activation="relu", dtype=policy, kernel_regularizer=penalty, name="dense"
+            ),
+            keras.layers.BatchNormalization(
+                momentum=_BATCH_STATISTICS_MOMENTUM, synchronized=shared, dtype=policy, name="normalization"
+            ),
+            keras.layers.Dropout(config["dropout"], dtype=policy, name="dropout"),
             keras.layers.Dense(
                 num_classes,
                 activation="softmax",
@@ -97,3 +122,5 @@ def build_head(num_classes: int, features_shape: tuple[int, ...], config: dict[s
         ],
         name=HEAD,
     )
+    head.dtype_policy = policy
+    return head

@@ -95,7 +95,7 @@ def freeze(model: keras.Model, rates: Mapping[str, float | None]) -> None:
 
 
 def make_optimizer(
-    rates: Mapping[str, float | None], phase: Mapping[str, Any], config: Mapping[str, Any], steps_per_epoch: int
+    rates: Mapping[str, float | None], phase: Mapping[str, Any], config: Mapping[str, Any], steps_per_epoch: int, policy: str
 ) -> keras.optimizers.Optimizer:
     """Make the optimizer of a phase: Adam, one for each distinct rate, their rates all of one shape over time.
 
@@ -104,6 +104,7 @@ def make_optimizer(
       phase: from `training.phases` of the configuration: `epochs`, `max_steps`, `warmup_epochs` and `decay`.
       config: the section `training.optimizer`: `weight_decay`, `clip_norm` and `ema_momentum`.
       steps_per_epoch: batches an epoch.
+      policy: dtype policy of the model; under `mixed_float16` the loss is scaled, as small gradients would be lost.
 
     Returns:
       An optimizer to compile a model with.
@@ -133,7 +134,8 @@ def make_optimizer(
 
     adams = {rate: adam(rate) for rate in dict.fromkeys(rates.values()) if rate is not None}
     by_path = {re.escape(path): adams[rate] for path, rate in rates.items() if rate is not None}
-    return GroupOptimizer(keras.optimizers.OptimizerMap(next(iter(adams.values())), by_path), config["clip_norm"])
+    groups = GroupOptimizer(keras.optimizers.OptimizerMap(next(iter(adams.values())), by_path), config["clip_norm"])
+    return LossScaling(groups) if policy == "mixed_float16" else groups
 
 
 def schedule(
@@ -172,10 +174,37 @@ class GroupOptimizer(keras.optimizers.MultiOptimizer):
         self._clip_norm = clip_norm
 
     def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
-        """Clip the gradients, then let each group's optimizer apply its own."""
+        """Clip the gradients, then let each group's optimizer apply its own.
+
+        Args:
+          grads: of this device's part of the batch; the devices' sum is what is clipped and applied.
+          trainable_variables: as Keras has it.
+        """
         if self._clip_norm is not None:
+            devices = tf.distribute.get_strategy().num_replicas_in_sync
+            if devices > 1:
+                grads = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
             grads, _ = tf.clip_by_global_norm(grads, self._clip_norm)
+            # Adam sums over the devices, which all have the same now.
+            grads = [gradient / devices for gradient in grads] if devices > 1 else grads
         super().apply(grads, trainable_variables)
+
+
+class LossScaling(keras.optimizers.LossScaleOptimizer):
+    """Keras's, which leaves a step out where the gradients of any device overflow; Keras looks at those of the first."""
+
+    def check_finite(self, grads: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return whether all gradients of all devices are finite.
+
+        Args:
+          grads: of this device's part of the batch.
+        """
+        finite = super().check_finite(grads)
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        if devices == 1:
+            return finite
+        count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(finite, tf.float32))
+        return tf.equal(count, float(devices))
 
 
 def learnable_variables(model: keras.Model) -> dict[str, keras.Variable]:

@@ -88,8 +88,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
     work_dir = Path(config["work_dir"])
     policy = devices.precision(config["training"]["precision"])
     with devices.strategy(config["training"]["batch_size"]).scope():
-        with devices.dtype_policy(policy):
-            classifier = build(inputs.train, config)
+        classifier = build(inputs.train, config, policy)
         source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
         jit_compile = devices.jit_compile(config["training"]["xla"], source.kept)
         progress.logger.info("training on %s", devices.describe(policy, jit_compile))
@@ -101,17 +100,18 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
     return Trained(in_float32(classifier, inputs.train, config), score)
 
 
-def build(split: dataset.Split, config: Mapping[str, Any]) -> keras.Model:
+def build(split: dataset.Split, config: Mapping[str, Any], policy: str) -> keras.Model:
     """Return the untrained classifier of a configuration, the same one for the same seed.
 
     Args:
       split: says the size of pictures and the number of classes.
       config: as `run_fn` gets it.
+      policy: dtype policy, as `modules.model.build_model` takes it.
     """
     path = weights.locate(config["model"]["weights"])
-    # Right before what it is for: whatever draws in between would change the head.
+    # Right before what it is for: whatever draws in between, as fetching weights does, would change the head.
     keras.utils.set_random_seed(config["training"]["seed"])
-    return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path)
+    return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path, policy)
 
 
 def in_float32(classifier: keras.Model, split: dataset.Split, config: Mapping[str, Any]) -> keras.Model:
@@ -124,7 +124,7 @@ def in_float32(classifier: keras.Model, split: dataset.Split, config: Mapping[st
     """
     if classifier.dtype_policy.compute_dtype == "float32":
         return classifier
-    same = build(split, {**config, "model": {**config["model"], "weights": None}})
+    same = build(split, {**config, "model": {**config["model"], "weights": None}}, "float32")
     same.set_weights(classifier.get_weights())
     return same
 
@@ -138,5 +138,7 @@ def identity(inputs: Inputs, config: Mapping[str, Any]) -> str:
     """
     recipe = {key: value for key, value in config.items() if key != "work_dir"}
     splits = [split.contents for split in (inputs.train, inputs.evaluation)]
+    # How often the state is saved changes nothing of it.
+    recipe["training"] = {key: value for key, value in recipe["training"].items() if key != "save_seconds"}
     parts = [[(contents.digest, contents.counts) for contents in splits], recipe]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

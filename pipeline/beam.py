@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from configs import schema
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from configs import environment, schema
 
 ALL_CORES_FROM = 10_000
 """Pictures from which worker processes pay: each stage waits for them to start.
@@ -30,3 +36,18 @@ def arguments(config: schema.Beam, pictures: int = 0) -> list[str]:
     if config.runner != "auto":
         return [f"--runner={config.runner}", *config.args]
     return [*(_ALL_CORES if pictures >= ALL_CORES_FROM else _IN_PROCESS), *config.args]
+
+
+@contextlib.contextmanager
+def children_without_gpus() -> Iterator[None]:
+    """Let processes that are started meanwhile, such as Beam's, one a core, see no GPU; this one keeps those that it has."""
+    # Once TensorFlow has looked for GPUs it does not ask the environment again.
+    tf.config.list_logical_devices()
+    before = os.environ.pop(environment.VISIBLE_GPUS, None)
+    environment.hide_gpus(os.environ)
+    try:
+        yield
+    finally:
+        del os.environ[environment.VISIBLE_GPUS]
+        if before is not None:
+            os.environ[environment.VISIBLE_GPUS] = before

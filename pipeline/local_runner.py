@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import functools
 import logging
 import shutil
 import time
@@ -20,6 +21,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 
 from components.publisher.component import Publisher
 from configs import schema
+from modules import weights
 from pipeline import adoption, exit_codes, failures, journal, node, notify, outcome, output_folder, place
 from pipeline.ending import Ending, Verdict
 from pipeline.pipeline import create_data_pipeline, create_pipeline, served_name
@@ -99,7 +101,11 @@ def run_locally(
 
         look = notify.look(config.notify, run_id, look or str(output_dir))
         try:
-            run(pipeline, connection, note, config.beam, run_id)
+            fetch = functools.partial(_make_sure_of_weights, config.model.weights)
+            here = weights.are_here(config.model.weights)
+            if here:
+                fetch()  # nothing, unless they are damaged
+            run(pipeline, connection, note, config.beam, run_id, None if here else fetch)
             found = outcome.read(connection, run_id)
         except BaseException as error:
             refused, node_id = getattr(error, "refused", False), getattr(error, "node_id", None)
@@ -147,6 +153,7 @@ def run(
     on_status: Callable[[NodeStatus], None],
     beam_config: schema.Beam,
     run_id: str,
+    prepare: Callable[[], None] | None = None,
 ) -> None:
     """Run every node of a pipeline in order, in this process.
 
@@ -156,21 +163,34 @@ def run(
       on_status: called when a node starts and when it ends.
       beam_config: how Beam nodes run.
       run_id: tells this run from all others of the metadata store.
+      prepare: called before the first node that has work to do; publishing is none.
 
     Raises:
       RunError: a node failed; those before it are kept and will be found cached by the next run.
     """
     ir = node.compile_for_run(pipeline, run_id)
+    publishers = {one.id for one in pipeline.components if isinstance(one, Publisher)}
     for one in ir.nodes:
         node_id = one.pipeline_node.node_info.id
         started = time.monotonic()
         on_status(NodeStatus(node_id, RUNNING, 0.0))
         try:
-            state = node.launch(ir, node_id, connection, beam_config)
+            state = node.launch(ir, node_id, connection, beam_config, execute=prepare is None or node_id in publishers)
+            if state == node.DUE and prepare is not None:
+                prepare()
+                prepare = None
+                state = node.launch(ir, node_id, connection, beam_config)
         except node.NodeError as error:
             on_status(NodeStatus(node_id, FAILED, time.monotonic() - started))
             raise RunError(str(error), node_id, failures.exit_code(error) == exit_codes.REFUSED) from error
         on_status(NodeStatus(node_id, state, time.monotonic() - started))
+
+
+def _make_sure_of_weights(asked_for: str | None) -> None:
+    try:
+        weights.make_sure(asked_for)
+    except weights.WeightsError as error:
+        raise RunError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -88,18 +89,23 @@ def launch(
     _remove_artifacts(ir, node_id, attempts)
     deployment = runner_utils.extract_local_deployment_config(ir)
     executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
+    children: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
         _set_beam_arguments(executor_spec, beam.arguments(beam_config, outcome.read_pictures(connection, run_id)))
+        children = beam.children_without_gpus()
     try:
-        execution = launcher.Launcher(
-            pipeline_node=node,
-            mlmd_connection=metadata.Metadata(connection),
-            pipeline_info=ir.pipeline_info,
-            pipeline_runtime_spec=ir.runtime_spec,
-            executor_spec=executor_spec,
-            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-            custom_executor_operators=None if execute else dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing),
-        ).launch()
+        with children:
+            execution = launcher.Launcher(
+                pipeline_node=node,
+                mlmd_connection=metadata.Metadata(connection),
+                pipeline_info=ir.pipeline_info,
+                pipeline_runtime_spec=ir.runtime_spec,
+                executor_spec=executor_spec,
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+                custom_executor_operators=None
+                if execute
+                else dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing),
+            ).launch()
     except _DueError:
         return DUE
     except Exception as error:

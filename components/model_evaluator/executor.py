@@ -18,7 +18,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.model_evaluator import extractors, gate, latency, samples
 from components.model_evaluator.measured import Measured, Tally
-from modules import features
+from modules import devices, features
 
 LIMITS_KEY = "limits"
 ACCURACY = gate.ACCURACY
@@ -45,6 +45,15 @@ class Executor(tfx_executor.Executor):
           output_dict: `evaluation`, with TFMA's results, the gate's table and some predictions; `blessing`.
           exec_properties: as TFX's Evaluator has them, and `limits`, the JSON of `gate.Limits`.
         """
+        with devices.all_bits():
+            self._judge(input_dict, output_dict, exec_properties)
+
+    def _judge(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         limits = gate.Limits(**json.loads(exec_properties[LIMITS_KEY]))
         evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         with samples.kept_in(evaluation):

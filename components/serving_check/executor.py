@@ -16,6 +16,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
 from components.serving_check import probe
+from configs import environment
 
 EVALUATION_KEY = standard_component_specs.EVALUATION_KEY
 FAILURES_FILE = "failures.json"
@@ -62,9 +63,17 @@ def read_failures(folder: str) -> list[str]:
 
 def _ask(model: str, evaluation: str) -> list[str]:
     command = [sys.executable, "-m", probe.__name__, model, evaluation]
+    variables = dict(os.environ)
+    environment.hide_gpus(variables)
     try:
         done = subprocess.run(  # noqa: S603 a fixed command
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_SECONDS, check=False
+            command,
+            env=variables,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return [f"no answer within {_SECONDS} s"]

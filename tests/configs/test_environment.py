@@ -96,3 +96,22 @@ def test_own_packages_go_before_all_others_here_and_in_children(monkeypatch: pyt
         environment.put_own_packages_first()
         assert sys.path == [str(ROOT), "", "/other", "/packages"]
         assert os.environ == {"PYTHONPATH": f"{ROOT}{os.pathsep}/other", "PYTHONSAFEPATH": "1"}
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "false"}, "false")])
+def test_memory_of_gpus_grows_from_before_tensorflow_is_there(given: dict[str, str], expected: str) -> None:
+    code = (
+        "import os, sys\n"
+        "import {}\n"
+        "assert ('tensorflow' in sys.modules) == {}\n"
+        "print('-')\n"
+        "print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    )
+    assert said(code.format("modules, components, pipeline, kubeflow, serving", False), **given)[-1] == expected
+    assert said(code.format("modules.trainer", True), **given)[-1] == expected
+
+
+def test_a_process_that_needs_no_gpu_can_be_kept_from_all() -> None:
+    variables = {"CUDA_VISIBLE_DEVICES": "0,1", "OTHER": "1"}
+    environment.hide_gpus(variables)
+    assert variables == {"CUDA_VISIBLE_DEVICES": "-1", "OTHER": "1"}

@@ -92,7 +92,7 @@ def supervised(
     """Let attempts end with these exit codes; return the last, the reasons that were written down, and the pauses."""
     left, pauses = list(answers), []
 
-    def attempt(asked: Request, seconds: float | None, interrupted: attempts.Interrupted) -> Answer:
+    def attempt(asked: Request, seconds: float | None, interrupted: attempts.Interrupted, gpus: bool) -> Answer:
         code = left.pop(0)
         if code == -1:
             interrupted(signal.SIGTERM, None)
@@ -209,3 +209,22 @@ def test_a_run_without_an_id_of_its_own_is_refused(run_id: str) -> None:
     )
     assert done.exit_code == 2
     assert "not filled in by Kubeflow Pipelines; compile the pipeline again" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("node", "settings", "seen"),
+    [
+        ("Trainer", {}, "all"),
+        ("Evaluator", {}, "all"),
+        ("Transform", {}, "-1"),
+        ("Transform", {"accelerator": "nvidia.com/gpu"}, "all"),
+        (tasks.UP_TO_DATE, {}, "-1"),
+    ],
+)
+def test_only_what_gains_from_gpus_sees_them(
+    node: str, settings: dict[str, str], seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = schema.Config(kubeflow=schema.Kubeflow(nodes={node: schema.Task(**settings)}))
+    answer = node_entrypoint._supervise(request("gpus", node), tasks.settings(config, node), attempts.Interrupted())
+    assert answer.state == f"sees {seen}"

@@ -15,6 +15,10 @@ if what == "answer":
     code, _, state = argument.partition(" ")
     Path(sys.argv[2]).write_text(Answer(code=int(code), state=state).model_dump_json())
     os._exit(int(code))
+if what == "gpus":
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    Path(sys.argv[2]).write_text(Answer(code=0, state=f"sees {seen}").model_dump_json())
+    os._exit(0)
 if what == "half":
     Path(sys.argv[2]).write_text('{"code": 0, "sta')
     os._exit(0)

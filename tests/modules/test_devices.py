@@ -1,6 +1,7 @@
 """Which devices train, and what is compiled."""
 
 import pytest
+import tensorflow as tf
 
 from modules import devices
 
@@ -46,3 +47,33 @@ def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(
 
 def test_the_flags_of_this_cpu_are_read() -> None:
     assert "sse2" in devices._cpu_flags(), "every x86_64 has it"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ([(9, 0)], "mixed_bfloat16"),
+        ([(8, 0), (8, 6)], "mixed_bfloat16"),
+        ([(8, 0), (7, 5)], "mixed_float16"),
+        ([(7, 0)], "mixed_float16"),
+        ([(7, 0), (6, 1)], "float32"),
+        ([None], "float32"),
+    ],
+)
+def test_gpus_train_in_bfloat16_where_all_compute_in_it(
+    capabilities: list[tuple[int, int] | None], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: capabilities if kind == "GPU" else [])
+    details = lambda gpu: {"compute_capability": gpu} if gpu else {}  # noqa: E731
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+    assert devices.precision("auto") == expected
+    assert devices.precision("mixed_float16") == "mixed_float16"
+
+
+def test_float32_has_all_its_bits_for_a_while() -> None:
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    assert enabled()
+    with devices.all_bits():
+        assert not enabled()
+    assert enabled()

@@ -1,5 +1,7 @@
+import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -46,3 +48,73 @@ def test_a_first_signal_is_noted_and_a_second_one_interrupts(number: signal.Sign
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) is interrupts.interrupt
+
+
+class Heard(logging.Handler):
+    """What is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.something = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self.something.set()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    handler, logger = Heard(), logging.getLogger("finetune.modules.interrupts")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.setLevel(logging.NOTSET)
+    logger.removeHandler(handler)
+
+
+def test_that_a_signal_was_heard_is_said_while_the_main_thread_is_in_a_long_call(heard: Heard) -> None:
+    interrupts.handle()
+    came_back, go_on = os.pipe()
+    said_meanwhile: list[bool] = []
+
+    def send() -> None:
+        # A signal to another thread does not cut the main thread's call short, as none does TensorFlow's.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        said_meanwhile.append(heard.something.wait(20))
+        os.write(go_on, b"x")
+
+    with interrupts.noted() as came:
+        sender = threading.Thread(target=send)
+        sender.start()
+        os.read(came_back, 1)
+        sender.join()
+        assert came()
+    assert said_meanwhile == [True]
+    assert heard.said == ["SIGTERM: ends with the batch at hand, its state saved; once more ends it at once"]
+
+
+def test_a_signal_is_said_once_and_others_are_none_of_it(heard: Heard) -> None:
+    interrupts.handle()
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    with interrupts.noted():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGHUP)
+    assert len(heard.said) == 1
+    assert heard.said[0].startswith("SIGHUP: ")
+
+
+def test_what_listened_for_signals_before_does_so_again() -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    before = signal.set_wakeup_fd(theirs)
+    try:
+        with interrupts.noted():
+            pass
+        assert signal.set_wakeup_fd(before) == theirs
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(ours)
+        os.close(theirs)

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 from configs import rules
-from modules import model, optimizers, trainer
+from modules import model, optimizers, trainer, weights
 
 CONFIG = {"dense_units": 256, "dropout": 0.5, "l2": 0.0}
 
 
 def test_the_head_is_the_recipes() -> None:
-    head = model.build_head(5, (2, 2, 512), CONFIG | {"l2": 0.01})
+    head = model.build_head(5, (2, 2, 512), CONFIG | {"l2": 0.01}, "float32")
     kinds = [type(layer) for layer in head.layers]
     assert kinds == [
         keras.layers.Flatten,
@@ -27,7 +28,7 @@ def test_the_head_is_the_recipes() -> None:
 
 
 def test_the_classifier_is_vgg16_on_rgb_and_a_head() -> None:
-    classifier = model.build_model(5, 32, 48, CONFIG, None)
+    classifier = model.build_model(5, 32, 48, CONFIG, None, "float32")
     paths = [variable.path for variable in classifier.weights]
     assert paths[0] == "block1_conv1/kernel"
     assert len([path for path in paths if path.startswith("block")]) == 26
@@ -50,7 +51,63 @@ def test_the_head_is_the_same_for_a_seed_whatever_the_backbone_s_weights(tmp_pat
     heads = []
     for path in (None, str(tmp_path / "vgg.weights.h5"), str(tmp_path / "other.h5")):
         config = {"training": {"seed": 7}, "model": CONFIG | {"weights": path}}
-        heads.append(trainer.build(types.SimpleNamespace(data=data), config).get_weights()[26:])
+        heads.append(trainer.build(types.SimpleNamespace(data=data), config, "float32").get_weights()[26:])
     for head in heads[1:]:
         for ours, theirs in zip(head, heads[0], strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def values(folder: Path) -> list[np.ndarray]:
+    """Of the classifier that is trained with ImageNet's weights."""
+    data = types.SimpleNamespace(num_classes=3, height=32, width=32)
+    config = {"training": {"seed": 7}, "model": CONFIG | {"weights": "imagenet"}}
+    return [variable.numpy() for variable in trainer.build(types.SimpleNamespace(data=data), config, "float32").variables]
+
+
+def test_a_machine_that_has_to_fetch_weights_begins_as_one_that_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, fetched = str(weights.locate("imagenet")), []
+
+    def fetch() -> keras.Model:
+        fetched.append(1)
+        return keras.applications.VGG16(weights=kept, include_top=False)
+
+    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(weights, "_from_keras", fetch)
+    first, second = values(tmp_path), values(tmp_path)
+    assert fetched == [1]
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_the_classifier_and_its_parts_compute_as_they_are_told_and_others_as_before(policy: str) -> None:
+    classifier = model.build_model(3, 32, 32, CONFIG, None, policy)
+    parts = model.split(classifier, {"block5_conv1/kernel"})
+    assert parts is not None
+    for part in (classifier, *parts):
+        assert part.dtype_policy.name == policy
+        for layer in part.layers[1:]:
+            if isinstance(layer, keras.Layer):
+                assert layer.dtype_policy.name == policy, layer.name
+    (*inner, last) = classifier.get_layer("head").layers
+    assert {layer.dtype_policy.name for layer in inner} == {policy}
+    assert last.dtype_policy.name == "float32"
+    assert {variable.dtype for variable in classifier.trainable_variables} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    features = parts[0](images)
+    assert features.dtype.name == parts[0].compute_dtype
+    np.testing.assert_array_equal(parts[1](features), classifier(images))
+
+
+def test_the_head_of_a_seed_is_the_same_in_every_precision() -> None:
+    data = types.SimpleNamespace(num_classes=3, height=32, width=32)
+    config = {"training": {"seed": 7}, "model": CONFIG | {"weights": None}}
+    one, other = (
+        trainer.build(types.SimpleNamespace(data=data), config, policy).get_weights()
+        for policy in ("float32", "mixed_float16")
+    )
+    for ours, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -53,7 +53,7 @@ def compiled(rules: Sequence[tuple[str, float | None]], options: dict | None = N
     model = small_model()
     rates = optimizers.rates_of(model, PHASE | {"learning_rates": rules} | phase)
     optimizers.freeze(model, rates)
-    optimizer = optimizers.make_optimizer(rates, PHASE | phase, PLAIN | (options or {}), 2)
+    optimizer = optimizers.make_optimizer(rates, PHASE | phase, PLAIN | (options or {}), 2, "float32")
     model.compile(optimizer, "categorical_crossentropy")
     return model
 
@@ -97,7 +97,7 @@ def test_batch_statistics_are_frozen_with_their_layer() -> None:
     for rate in (None, 1e-3):
         rates = optimizers.rates_of(model, PHASE | {"learning_rates": [("normalization/.*", rate), (".*", 1e-3)]})
         optimizers.freeze(model, rates)
-        model.compile(optimizers.make_optimizer(rates, PHASE, PLAIN, 1), "categorical_crossentropy")
+        model.compile(optimizers.make_optimizer(rates, PHASE, PLAIN, 1, "float32"), "categorical_crossentropy")
         before = normalization.moving_mean.numpy()
         model.train_on_batch(np.full((4, 4), 5.0) + np.eye(4), np.eye(3)[[0, 1, 2, 0]])
         assert (normalization.moving_mean.numpy() == before).all() == (rate is None)

