@@ -242,7 +242,7 @@ def test_training_on_views_goes_on_from_any_step(tmp_path: Path) -> None:
 
 def prepared(tmp_path: Path, changes: dict | None = None) -> tuple[keras.Model, batches.Batches, trainer.Inputs, dict]:
     config, inputs = trainings.config(tmp_path, changes), trainings.inputs(tmp_path)
-    classifier = trainer.build(inputs.train, config)
+    classifier = trainer.build(inputs.train, config, "float32")
     source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, tmp_path / "work")
     return classifier, source, inputs, config
 
@@ -264,7 +264,7 @@ def test_the_suffix_on_kept_features_agrees_with_the_whole_model_on_the_same_vie
 
 def test_the_prefix_ends_below_the_lowest_layer_that_is_ever_trained(tmp_path: Path) -> None:
     config, inputs = trainings.config(tmp_path), trainings.inputs(tmp_path)
-    classifier = trainer.build(inputs.train, config)
+    classifier = trainer.build(inputs.train, config, "float32")
     for rules, last in (
         ([["head/.*", 1e-3], [".*", None]], "block5_pool"),
         ([["head/.*", 1e-3], ["block5_conv3/.*", 1e-5], [".*", None]], "block5_conv2"),
