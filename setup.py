@@ -31,6 +31,7 @@ setup(
         "tensorboard>=2.20,<2.21",
         "numpy>=2.0",
         "h5py>=3.11",
+        "pyarrow>=14",
         "tensorflow-serving-api>=2.19,<2.20",
         "grpcio>=1.70",
         "requests>=2.32",

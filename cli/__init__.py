@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from cli import config, entry, kubeflow, run, serving
+from cli import config, entry, kubeflow, predictions, run, serving
 
 
 @click.group(cls=entry.Entry, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,5 +23,14 @@ def main() -> None:
     """
 
 
-for command in (run.run, serving.predict, serving.serve_check, serving.models, run.data, config.config, kubeflow.kubeflow):
+for command in (
+    run.run,
+    predictions.predictions,
+    serving.predict,
+    serving.serve_check,
+    serving.models,
+    run.data,
+    config.config,
+    kubeflow.kubeflow,
+):
     main.add_command(command)

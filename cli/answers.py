@@ -49,8 +49,12 @@ def shown(terminal: Terminal, as_json: bool, total: int | None) -> Iterator[Show
 
 def json_line(record: dict[str, Any]) -> str:
     """Return a record as JSON that is one line to every reader, whatever the file's name holds."""
-    line = json.dumps(record | {"file": rejects.printable(record["file"])}, ensure_ascii=False)
-    return _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    return one_line(json.dumps(record | {"file": rejects.printable(record["file"])}, ensure_ascii=False))
+
+
+def one_line(text: str) -> str:
+    """Return JSON without the ends of lines that it leaves as they are."""
+    return _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def escaped(text: str) -> str:

@@ -94,11 +94,16 @@ def compile_pipeline(
     if output.suffix != ".yaml":
         raise options.InputError(f"{output}: expected a name that ends with .yaml")
     config = options.load(config_path, overrides, data)
-    source = config.data.source or ""
+    source, schema_file = config.data.source or "", config.data.schema_file
     if "://" not in source and not os.path.isabs(source):
         example = os.path.join(config.kubeflow.volume.path, source or "photos")
         raise options.InputError(
             f"data.source = {source or None}: name the pictures as the containers see them, e.g. --data {example}"
+        )
+    if schema_file is not None and "://" not in schema_file and not os.path.isabs(schema_file):
+        example = os.path.join(config.kubeflow.volume.path, schema_file)
+        raise options.InputError(
+            f"data.schema_file = {schema_file}: name the file as the containers see it, e.g. {example}, and put it there"
         )
     with log_file.capture_output():
         from configs.schema import ConfigError

@@ -278,14 +278,15 @@ def _print_checks(checks: Sequence[Check]) -> None:
 
     from components.model_evaluator import gate
 
-    table = Table("metric", "value", "threshold", "baseline", "")
+    table = Table(*gate.COLUMNS)
     for check in checks:
-        numbers = gate.shown(check.value), check.threshold or "-", gate.shown(check.baseline)
-        table.add_row(check.metric, *numbers, "pass" if check.passed else "FAIL")
+        table.add_row(*check.cells)
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
     for check in checks:
         if not check.passed:
             click.echo(f"refused        {check.line}")
+        elif check.unjudged:
+            click.echo(f"not judged     {check.line}")
 
 
 def _end(message: str) -> NoReturn:

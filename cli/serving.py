@@ -206,7 +206,7 @@ def verify(serving_dir: str, version: int) -> None:
       finetune models verify 1795478357 --serving-dir runs/photos/serving
     """
     with _versions(serving_dir) as store:
-        from serving import check, model_info
+        from serving import check, fresh, model_info
 
         if version not in store.numbers():
             raise options.InputError(f"{serving_dir}: no version {version}; there are {store.numbers()}")
@@ -214,7 +214,12 @@ def verify(serving_dir: str, version: int) -> None:
         if info is None:
             wrong = [f"{model_info.FILE} is missing or can't be read"]
         else:
-            wrong = model_info.differences(store.path(version), info) or check.answers_differently(store.path(version), info)
+            try:
+                wrong = model_info.differences(store.path(version), info) or check.answers_differently(
+                    store.path(version), info
+                )
+            except fresh.NotJudgedError as error:
+                raise click.ClickException(f"{version} could not be judged: {error}") from None
     for line in wrong:
         click.echo(line)
     click.echo(f"{version} is {'not as it was published' if wrong else 'as it was published'}")

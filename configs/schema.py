@@ -69,7 +69,8 @@ class Data(_Section):
     shard_megabytes: Annotated[float, Field(gt=0.0, le=10000.0)] = 128
     """About the size of an output file, in 10^6 bytes."""
     schema_file: str | None = None
-    """A TFMD schema (text format) that the data must keep to, e.g. one that an earlier run inferred; null infers it."""
+    """A TFMD schema (text format) that the data must keep to, e.g. one that an earlier run inferred; null infers it. Runs
+    read it where it lies: on Kubeflow, on a volume of the containers."""
     max_rejected_fraction: Fraction = 0.01
     """Share of files that may be unusable before the run fails."""
     min_images_per_class: Annotated[int, Field(ge=1)] = 5
@@ -286,6 +287,9 @@ class Evaluation(_Section):
     """How far accuracy may fall below the last blessed model's, as a share of that; null turns this bound off."""
     min_recall: Fraction | None = None
     """Lowest recall of every class, the share of its pictures that is recognised; null turns this bound off."""
+    unseen_classes: Literal["refuse", "warn"] = "refuse"
+    """What of a class that has a lowest recall and no test pictures: the model is refused, or the table says that the class
+    was not judged."""
     min_recall_of: dict[str, Fraction] = {}
     """Lowest recall of the classes named here, in the place of `min_recall`."""
     min_top_k_accuracy: dict[Annotated[int, Field(ge=2)], Fraction] = {}
@@ -294,12 +298,13 @@ class Evaluation(_Section):
     """Fewest pictures in the test split on which a model is blessed."""
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] | None = None
     """Accuracy, recall and top-k must reach their floors with this confidence, e.g. 0.95: what counts is the lower end of
-    the Wilson interval. null takes the numbers as they are."""
+    the Wilson interval. null takes the numbers as they are; below 100 pictures the table shows the interval all the same."""
     max_model_megabytes: Annotated[float, Field(gt=0.0)] | None = None
     """Largest exported model, in millions of bytes; null turns this bound off."""
     max_latency_ms: Annotated[float, Field(gt=0.0)] | None = None
-    """Longest median time of one picture through the served graph on the machine that evaluates, in milliseconds; null turns
-    this bound off."""
+    """Longest median time of one picture through the served graph on one core of the machine that evaluates, without its
+    GPUs, in milliseconds; a machine that is busy with something else ends the run, to be tried again. null turns this bound
+    off."""
     fail_when_refused: bool = False
     """On Kubeflow, whether the last step of a run fails where nothing was published; `finetune run` always says so by its
     exit code."""

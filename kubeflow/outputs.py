@@ -49,8 +49,8 @@ def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str)
     """
     if node_id == EVALUATOR:
         made = outcome.read_outputs(connection, run_id)
-        checks = gate.read(made["ModelEvaluation"].uri)
-        blessed = outcome.is_blessed(made["ModelBlessing"])
+        checks = gate.read(made[EVALUATOR, "evaluation"].uri)
+        blessed = outcome.is_blessed(made[EVALUATOR, "blessing"])
         _write_parameter(task, "blessing", "blessed" if blessed else "refused")
         _write_html(task, "gate", checks)
         metadata = {
@@ -60,11 +60,11 @@ def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str)
                 for check in checks
                 if check.value is not None and math.isfinite(check.value)
             },
-            "confusion": _confusion_matrix(task, "confusion", made["ModelEvaluation"]),
+            "confusion": _confusion_matrix(task, "confusion", made[EVALUATOR, "evaluation"]),
         }
         _write_artifacts(task, metadata)
     elif node_id == PUSHER:
-        pushed = outcome.read_outputs(connection, run_id)["PushedModel"]
+        pushed = outcome.read_outputs(connection, run_id)[PUSHER, "pushed_model"]
         _write_parameter(task, "model_uri", outcome.pushed_to(pushed) or "")
 
 
@@ -96,10 +96,9 @@ def _write_artifacts(task: Task, metadata: dict[str, dict[str, Any]]) -> None:
 
 
 def _write_html(task: Task, name: str, checks: list[gate.Check]) -> None:
-    table = Table("metric", "value", "threshold", "baseline", "")
+    table = Table(*gate.COLUMNS)
     for check in checks:
-        numbers = gate.shown(check.value), check.threshold or "-", gate.shown(check.baseline)
-        table.add_row(check.metric, *numbers, "pass" if check.passed else "FAIL")
+        table.add_row(*check.cells)
     console = Console(record=True, width=140, file=io.StringIO())
     console.print(table)
     if (compared := gate.comparison(checks)) and compared.note:

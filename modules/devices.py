@@ -8,6 +8,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+FLOAT32, TENSOR_FLOAT32 = "float32", "tf32"
+"""What float32 kernels compute in: all 24 bits of a number, or the 11 that GPUs with tensor cores take for faster."""
+
 _SMALLEST_FOR_XLA = 3  # height and width of features
 _FAST_FLOAT16, _FAST_BFLOAT16 = (7, 0), (8, 0)  # compute capabilities of the first GPUs whose tensor cores take it
 
@@ -54,17 +57,19 @@ def precision(setting: str) -> str:
 
 
 @contextlib.contextmanager
-def all_bits() -> Iterator[None]:
-    """Let GPUs compute what is float32 with all its bits, not in TensorFloat-32 with 10 of its 23.
-
-    What a GPU says so is what a CPU says, to 1e-6.
-    """
+def full_float32() -> Iterator[None]:
+    """Have this process compute in all of float32 while a model is judged: GPUs then answer as CPUs do."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         yield
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def computes_in() -> str:
+    """Return what float32 kernels of this process compute in: `FLOAT32`, or `TENSOR_FLOAT32` where a device gains."""
+    return TENSOR_FLOAT32 if tf.config.experimental.tensor_float_32_execution_enabled() else FLOAT32
 
 
 def jit_compile(setting: bool | str, kept: tuple[int, int, int] | None) -> bool | str:

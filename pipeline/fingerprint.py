@@ -8,6 +8,8 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
+from tfx.dsl.io import fileio
+
 _ROOT = Path(__file__).resolve().parent.parent
 _OURS = ("components", "modules", "configs", "serving")
 _LIBRARIES = ("keras", "pillow", "tensorflow", "tensorflow-transform", "tfx")
@@ -27,10 +29,13 @@ def code_fingerprint(module: str) -> str:
     return digest.hexdigest()
 
 
-def file_fingerprint(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with Path(path).open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def file_fingerprint(path: str) -> str:
+    """Return the SHA-256 of a file's content, on this machine or wherever TFX reads."""
+    digest = hashlib.sha256()
+    with fileio.open(path, "rb") as opened:
+        while block := opened.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def import_closure(module: str) -> dict[str, Path]:

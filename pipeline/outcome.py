@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -21,7 +22,6 @@ from pipeline.ending import Ending, Verdict
 from pipeline.journal import Connection
 
 _FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
-_RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +100,10 @@ def read(connection: Connection, run_id: str) -> Outcome:
     artifacts = read_outputs(connection, run_id)
     return Outcome(
         data=_data_outcome(artifacts),
-        checks=tuple(gate.read(artifacts["ModelEvaluation"].uri)),
-        blessed=is_blessed(artifacts["ModelBlessing"]),
-        failures=tuple(serving_check.read_failures(artifacts["InfraBlessing"].uri)),
-        pushed_to=pushed_to(artifacts["PushedModel"]),
+        checks=tuple(gate.read(artifacts["Evaluator", "evaluation"].uri)),
+        blessed=is_blessed(artifacts["Evaluator", "blessing"]),
+        failures=tuple(_serving_failures(artifacts)),
+        pushed_to=pushed_to(artifacts["Pusher", "pushed_model"]),
     )
 
 
@@ -137,16 +137,56 @@ def pushed_to(pushed: metadata_store_pb2.Artifact) -> str | None:
     return properties[PUSHED_DESTINATION].string_value if PUSHED_DESTINATION in properties else None
 
 
-def read_outputs(connection: Connection, run_id: str) -> dict[str, metadata_store_pb2.Artifact]:
-    """Return what the nodes of a run made, or took from the cache, by type; not what its resolvers looked up.
+def read_outputs(connection: Connection, run_id: str) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
+    """Return what the nodes of a run made, or took from the cache, by the node's id and the output's name.
 
     Args:
       connection: of the metadata store.
       run_id: of the run.
     """
     store = mlmd.MetadataStore(connection)
-    made_by = [execution.id for execution in _executions(store, run_id) if execution.type != _RESOLVER]
-    return {artifact.type: artifact for artifact in _outputs(store, made_by)}
+    nodes = {
+        execution.id: _node_id(store, execution.id)
+        for execution in _executions(store, run_id)
+        if execution.last_known_state in _FINISHED
+    }
+    made = {
+        event.artifact_id: (nodes[event.execution_id], event.path.steps[0].key)
+        for event in store.get_events_by_execution_ids(list(nodes))
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    }
+    return {made[artifact.id]: artifact for artifact in store.get_artifacts_by_id(list(made))}
+
+
+def read_only(database: Path) -> metadata_store_pb2.ConnectionConfig:
+    """Return the connection of a metadata store that is only looked at, also while a run writes.
+
+    Args:
+      database: SQLite's file.
+    """
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.sqlite.filename_uri = str(database)
+    connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    return connection
+
+
+def find_predictions(connection: Connection, run_id: str | None) -> str | None:
+    """Return the folder with what was said of each test picture, as ML Metadata names it.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run; None takes the newest that judged a model.
+
+    Returns:
+      None if there is none.
+    """
+    runs = mlmd.MetadataStore(connection).get_contexts_by_type("pipeline_run")
+    newest_first = sorted(runs, key=lambda run: (run.create_time_since_epoch, run.id), reverse=True)
+    for name in (run.name for run in newest_first if run_id in {None, run.name}):
+        made = read_outputs(connection, name).get(("Evaluator", "predictions"))
+        if made is not None and made.state != metadata_store_pb2.Artifact.DELETED:
+            return made.uri
+    return None
 
 
 def read_pictures(connection: Connection, run_id: str) -> int:
@@ -182,10 +222,24 @@ def _executions(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_sto
     return store.get_executions_by_context(context.id) if context else []
 
 
-def _data_outcome(outputs: dict[str, metadata_store_pb2.Artifact]) -> DataOutcome:
-    found = data_gate.read_findings(outputs["DataVerdict"].uri)
+def _serving_failures(outputs: dict[tuple[str, str], metadata_store_pb2.Artifact]) -> Iterator[str]:
+    """Why a model can't be served: what our own check found, and the word of TFX's, if that was asked."""
+    yield from serving_check.read_failures(outputs["ServingCheck", "blessing"].uri)
+    container = outputs.get(("InfraValidator", "blessing"))
+    if container is not None and not container.custom_properties[serving_check.BLESSED_PROPERTY].int_value:
+        yield "TensorFlow Serving's container does not serve it; the log of InfraValidator says why"
+
+
+def _node_id(store: mlmd.MetadataStore, execution_id: int) -> str:
+    """The node that an execution is of; TFX names its context after the pipeline and the node."""
+    contexts = {context.type: context.name for context in store.get_contexts_by_execution(execution_id)}
+    return contexts["node"].removeprefix(f"{contexts['pipeline']}.")
+
+
+def _data_outcome(outputs: dict[tuple[str, str], metadata_store_pb2.Artifact]) -> DataOutcome:
+    found = data_gate.read_findings(outputs["DataGate", "verdict"].uri)
     # Named to a person, who may be elsewhere.
-    folder = outputs["Rejects"].uri
+    folder = outputs["ImageExampleGen", "rejects"].uri
     return DataOutcome(rejects.read_summary(folder if "://" in folder else os.path.abspath(folder)), tuple(found))
 
 

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from ml_metadata.proto import metadata_store_pb2
 from tfx import components, types
@@ -26,6 +27,7 @@ from components.model_evaluator import gate
 from components.model_evaluator.component import ModelEvaluator
 from components.publisher.component import Publisher
 from components.serving_check.component import ServingCheck
+from components.serving_check.container import InfraValidator
 from configs import schema
 from modules import features, signatures, weights
 from pipeline import beam, evaluation
@@ -99,6 +101,8 @@ def create_pipeline(
         examples=examples,
         schema=data.schema_gen.outputs["schema"],
         preprocessing_fn="modules.preprocessing.preprocessing_fn",
+        # What is worth knowing of the data, StatisticsGen says.
+        disable_statistics=True,
         # The test split is left alone: the gate sees it raw, once.
         splits_config=transform_pb2.SplitsConfig(analyze=list(features.SPLITS), transform=[features.TRAIN, features.EVAL]),
         custom_config={
@@ -206,7 +210,7 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
     schema_gen = ImageSchemaGen(
         statistics=statistics,
         schema_file=data.schema_file,
-        schema_fingerprint=file_fingerprint(data.schema_file) if data.schema_file else None,
+        schema_fingerprint=_fingerprint_if_here(data.schema_file),
         code_fingerprint=code_fingerprint("components.image_schema_gen.component"),
     ).with_id("SchemaGen")
     example_validator = components.ExampleValidator(statistics=statistics, schema=schema_gen.outputs["schema"])
@@ -226,9 +230,17 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
     return _DataNodes(example_gen, statistics_gen, schema_gen, example_validator, baseline, gate)
 
 
+def _fingerprint_if_here(path: str | None) -> str | None:
+    """The fingerprint of a file; None where it is not: who compiles the pipeline need not have what its nodes read."""
+    try:
+        return file_fingerprint(path) if path else None
+    except (OSError, tf.errors.OpError):
+        return None
+
+
 def _infra_validators(
     config: schema.InfraValidator | None, model: types.BaseChannel, examples: types.BaseChannel
-) -> list[components.InfraValidator]:
+) -> list[InfraValidator]:
     """TFX's InfraValidator, where it is wanted: TensorFlow Serving has to load the model and answer some test pictures."""
     if config is None:
         return []
@@ -242,7 +254,7 @@ def _infra_validators(
         split_name=features.TEST,
         num_examples=8,
     )
-    return [components.InfraValidator(model=model, examples=examples, serving_spec=serving, request_spec=requests)]
+    return [InfraValidator(model=model, examples=examples, serving_spec=serving, request_spec=requests)]
 
 
 def _trainer_config(config: schema.Config, work_dir: str) -> dict[str, Any]:

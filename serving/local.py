@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from modules import signatures
@@ -47,19 +48,37 @@ class LocalModel:
         # The signatures live as long as the loaded object does.
         self._loaded: Any = tf.saved_model.load(str(find_version(folder)))
 
+    def signature_names(self) -> set[str]:
+        """Return the signatures of the model."""
+        return set(self._loaded.signatures)
+
+    def outputs(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> dict[str, np.ndarray]:
+        """Return all outputs for a batch, by name.
+
+        Args:
+          values: encoded pictures, or serialised tf.Examples for the signature `examples`.
+          signature: of the model.
+        """
+        answer = self._loaded.signatures[signature](**{client.INPUTS[signature]: tf.constant(list(values))})
+        return {key: value.numpy() for key, value in answer.items()}
+
     def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> client.Answer:
         """Return the answer to a batch, as a server would.
 
         Args:
-          values: encoded pictures, or serialised tf.Examples for the signature `examples`.
+          values: as for `outputs`.
           signature: of the model.
 
         Raises:
           client.ServingError: the model can't answer this batch.
         """
         try:
-            answer = self._loaded.signatures[signature](**{client.INPUTS[signature]: tf.constant(list(values))})
+            return answer_of(self.outputs(values, signature))
         except tf.errors.OpError as error:
             raise client.ServingError(" ".join(error.message.split()), fatal=False) from None
-        names = [name.decode() for name in answer[signatures.ALL_CLASSES][0].numpy()]
-        return client.Answer(answer[signatures.PROBABILITIES].numpy(), names)
+
+
+def answer_of(outputs: Mapping[str, np.ndarray]) -> client.Answer:
+    """Return the answer that a model's outputs hold."""
+    names = [name.decode() for name in outputs[signatures.ALL_CLASSES][0]]
+    return client.Answer(outputs[signatures.PROBABILITIES], names)

@@ -40,6 +40,8 @@ class ModelInfo(pydantic.BaseModel):
     """Of TensorFlow and of this project."""
     warmup: list[list[float]]
     """The probabilities of each picture in the warm-up requests."""
+    computed_in: str | None = None
+    """What those were computed in, as `modules.devices.computes_in` says it; None if it is not known."""
     model_digest: str
     """SHA-256 over the SavedModel as it was trained."""
     files: dict[str, str]

@@ -74,7 +74,8 @@ def judge(limits: Limits, evidence: Evidence, baseline: Baseline | None) -> list
       The findings; data pass if none is refused.
     """
     known = evidence.schema_labels
-    findings = [*_rejected(limits, evidence.summary), *_anomalies(limits, evidence.anomalies)]
+    accepted = baseline.labels if baseline else frozenset()
+    findings = [*_rejected(limits, evidence.summary), *_anomalies(limits, evidence, accepted)]
     findings += _missing_labels(limits, evidence.summary, known, "the schema")
     if baseline is not None:
         findings += _new_labels(limits, evidence.summary, baseline.labels)
@@ -91,17 +92,28 @@ def _rejected(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
         yield Finding(REFUSED, f"{share}: {summary.describe()}")
 
 
-def _anomalies(limits: Limits, by_split: Mapping[str, anomalies_pb2.Anomalies]) -> Iterator[Finding]:
-    for split, anomalies in by_split.items():
+def _anomalies(limits: Limits, evidence: Evidence, accepted: frozenset[str]) -> Iterator[Finding]:
+    for split, anomalies in evidence.anomalies.items():
         for name, info in sorted(anomalies.anomaly_info.items()):
             kinds = {reason.type for reason in info.reason}
-            new_label = name == features.LABEL and kinds == {anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES}
-            severity = ALLOWED if new_label and limits.new_labels == "allow" else REFUSED
-            what = "label never seen: " if new_label else ""
-            hint = "; data.new_labels = allow takes it" if new_label and severity == REFUSED else ""
-            yield Finding(severity, f"{what}{name} in {split} against the schema: {info.description}{hint}")
+            if name == features.LABEL and kinds == {anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES}:
+                yield from _labels_beyond_schema(limits, evidence, split, accepted)
+            else:
+                yield Finding(REFUSED, f"{name} in {split} against the schema: {info.description}")
         if anomalies.HasField("dataset_anomaly_info"):
             yield Finding(REFUSED, f"{split} against the schema: {anomalies.dataset_anomaly_info.description}")
+
+
+def _labels_beyond_schema(limits: Limits, evidence: Evidence, split: str, accepted: frozenset[str]) -> Iterator[Finding]:
+    """Labels of a split that neither the schema knows nor data that were accepted: those were asked for once."""
+    found = {label for of_split, label in evidence.summary.pictures if of_split == split}
+    for label in sorted(found - evidence.schema_labels - accepted):
+        count = evidence.summary.pictures[split, label]
+        yield _allowable(
+            limits.new_labels,
+            "data.new_labels",
+            f"label never seen: {label} ({count} pictures in {split}) is not in the schema",
+        )
 
 
 def _new_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str]) -> Iterator[Finding]:

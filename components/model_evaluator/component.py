@@ -15,6 +15,12 @@ from tfx.utils import json_utils
 from components.model_evaluator import executor
 
 
+class Predictions(types.Artifact):
+    """What was said of each test picture: Parquet files with the columns of `predictions.SCHEMA`."""
+
+    TYPE_NAME = "Predictions"
+
+
 class ModelEvaluatorSpec(component_spec.ComponentSpec):
     """Evaluator's spec, with the bounds and the fingerprint of our code besides."""
 
@@ -24,7 +30,10 @@ class ModelEvaluatorSpec(component_spec.ComponentSpec):
         "code_fingerprint": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = standard_component_specs.EvaluatorSpec.INPUTS
-    OUTPUTS = standard_component_specs.EvaluatorSpec.OUTPUTS
+    OUTPUTS = {  # noqa: RUF012
+        **standard_component_specs.EvaluatorSpec.OUTPUTS,
+        executor.PREDICTIONS_KEY: component_spec.ChannelParameter(type=Predictions),
+    }
 
 
 class ModelEvaluator(base_beam_component.BaseBeamComponent):
@@ -33,6 +42,7 @@ class ModelEvaluator(base_beam_component.BaseBeamComponent):
     Component `outputs` contains:
       - `evaluation`: channel of type `standard_artifacts.ModelEvaluation`, with TFMA's results, `gate.json` and samples.
       - `blessing`: channel of type `standard_artifacts.ModelBlessing`.
+      - `predictions`: channel of type `Predictions`, a row a test picture.
     """
 
     SPEC_CLASS = ModelEvaluatorSpec
@@ -70,5 +80,6 @@ class ModelEvaluator(base_beam_component.BaseBeamComponent):
                 code_fingerprint=code_fingerprint,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+                predictions=types.Channel(type=Predictions),
             )
         )

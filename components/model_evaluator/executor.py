@@ -16,11 +16,11 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components.model_evaluator import extractors, gate, latency, samples
+from components.model_evaluator import extractors, gate, latency, samples, targets
 from components.model_evaluator.measured import Measured, Tally
 from modules import devices, features
 
-LIMITS_KEY = "limits"
+LIMITS_KEY, PREDICTIONS_KEY = "limits", "predictions"
 ACCURACY = gate.ACCURACY
 TOP_K = "top_{}_accuracy"
 """Names of the metrics in TFMA's configuration and results."""
@@ -42,8 +42,13 @@ class Executor(tfx_executor.Executor):
 
         Args:
           input_dict: as TFX's Evaluator has it.
-          output_dict: `evaluation`, with TFMA's results, the gate's table and some predictions; `blessing`.
+          output_dict: `evaluation`, with TFMA's results, the gate's table and some pictures with predictions; `predictions`,
+            a row a test picture; `blessing`.
           exec_properties: as TFX's Evaluator has them, and `limits`, the JSON of `gate.Limits`.
+
+        Raises:
+          ValueError: there are no test pictures.
+          fresh.NotJudgedError: the latency could not be measured.
         """
         with devices.all_bits():
             self._judge(input_dict, output_dict, exec_properties)
@@ -56,17 +61,20 @@ class Executor(tfx_executor.Executor):
     ) -> None:
         limits = gate.Limits(**json.loads(exec_properties[LIMITS_KEY]))
         evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
-        with samples.kept_in(evaluation):
+        into = targets.Targets(evaluation, artifact_utils.get_single_uri(output_dict[PREDICTIONS_KEY]))
+        with targets.kept_in(into), devices.full_float32():
             super().Do(
                 input_dict, output_dict, exec_properties | {standard_component_specs.MODULE_PATH_KEY: extractors.__name__}
             )
         kept = samples.read(evaluation)
+        if not kept:
+            raise ValueError("the test split is empty: there is nothing to judge the model on; see data.splits")
         baseline = None
         if before := input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
-            baseline = _measure(evaluation, tfma.BASELINE_KEY, _saved_model(before), limits, kept, kept[0].baseline_labels)
+            baseline = _measure(evaluation, tfma.BASELINE_KEY, _saved_model(before), limits, kept[0].baseline_labels)
         # TFMA names the candidate only where there is a baseline to tell it from.
         name, model = tfma.CANDIDATE_KEY if baseline else "", _saved_model(input_dict[standard_component_specs.MODEL_KEY])
-        checks = gate.judge(limits, _measure(evaluation, name, model, limits, kept, kept[0].labels), baseline)
+        checks = gate.judge(limits, _measure(evaluation, name, model, limits, kept[0].labels), baseline)
         gate.write(evaluation, checks)
         for check in checks:
             if not check.passed:
@@ -83,13 +91,12 @@ def _measure(
     name: str,
     saved_model: str,
     limits: gate.Limits,
-    kept: Sequence[samples.Sample],
     labels: Sequence[str],
 ) -> Measured:
     """Collect what TFMA found of one model, and what can be seen of it on disk."""
     latency_ms = None
     if limits.max_latency_ms is not None:
-        latency_ms = latency.measure(saved_model, [sample.image for sample in kept])
+        latency_ms = latency.measure(saved_model, evaluation)
     return Measured(
         tallies=_tallies(evaluation, name, [int(k) for k in limits.min_top_k_accuracy]),
         labels=frozenset(labels),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from scipy import stats
 from tfx.dsl.io import fileio
@@ -16,7 +17,13 @@ from components.model_evaluator.measured import Comparison, Measured, compare
 GATE_FILE = "gate.json"
 
 ACCURACY = "accuracy"
+COLUMNS = ("metric", "value", "pictures", "threshold", "baseline", "")
+"""Of the gate's table; the value is followed by its interval where there is one."""
+
 _AGAINST = "{} against the baseline"
+_FEW = 100
+"""Pictures below which a share is shown with its interval."""
+_USUAL_CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Limits:
     min_top_k_accuracy: Mapping[str, float]
     min_examples: int
     confidence: float | None
+    unseen_classes: str
     max_model_megabytes: float | None
     max_latency_ms: float | None
 
@@ -46,6 +54,9 @@ class Check:
       baseline: value of the model blessed last, on the same pictures; None if it could not be measured on those.
       passed: whether the bound is met.
       note: why not, or what the numbers don't say.
+      pictures: test pictures that the value is a share of; None if it is none.
+      interval: Wilson's of that share, where pictures are few or `evaluation.confidence` asks for it: its ends and its
+        confidence.
     """
 
     metric: str
@@ -54,12 +65,34 @@ class Check:
     baseline: float | None
     passed: bool
     note: str = ""
+    pictures: int | None = None
+    interval: Sequence[float] | None = None
 
     @property
     def line(self) -> str:
         """The row as a sentence."""
         value = "unknown" if self.value is None else shown(self.value)
-        return f"{self.metric} {value}, asked for: {self.threshold}" + (f" ({self.note})" if self.note else "")
+        on = "" if self.pictures is None else f" on {self.pictures} pictures"
+        between = f" ({self._between})" if self.interval else ""
+        return f"{self.metric} {value}{on}{between}, asked for: {self.threshold}" + (f" ({self.note})" if self.note else "")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table with the columns `COLUMNS`."""
+        value = shown(self.value) + (f" ({self._between})" if self.interval else "")
+        pictures = "-" if self.pictures is None else str(self.pictures)
+        verdict = "FAIL" if not self.passed else "not judged" if self.unjudged else "pass"
+        return self.metric, value, pictures, self.threshold or "-", shown(self.baseline), verdict
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether the row passes though there was no picture to judge by."""
+        return self.passed and self.pictures == 0
+
+    @property
+    def _between(self) -> str:
+        low, high, confidence = self.interval or (0.0, 1.0, 1.0)
+        return f"{100 * confidence:g} %: {low:.4f} to {high:.4f}"
 
 
 def shown(number: float | None) -> str:
@@ -151,7 +184,7 @@ def read(folder: str) -> list[Check]:
 def _on_accuracy(limits: Limits, candidate: Measured, compared: Comparison | None) -> Iterator[Check]:
     found, before = candidate.accuracy, compared.baseline.accuracy if compared and compared.whole else None
     if limits.min_accuracy is None:
-        yield Check(ACCURACY, found, "", before, True)
+        yield Check(ACCURACY, found, "", before, True, **_carried(limits, found, candidate.examples))
     else:
         yield _share(limits, ACCURACY, found, candidate.examples, limits.min_accuracy, "evaluation.min_accuracy", before)
     if compared is not None:
@@ -164,6 +197,7 @@ def _against_baseline(limits: Limits, compared: Comparison) -> Iterator[Check]:
         yield Check(metric, None, "", None, True, compared.note)
         return
     found, before = compared.candidate.accuracy, compared.baseline.accuracy
+    carried = _carried(limits, found, compared.candidate.examples)
     bounds = [
         (limits.max_accuracy_drop, "max_accuracy_drop", lambda drop: before - drop),
         (limits.max_accuracy_drop_relative, "max_accuracy_drop_relative", lambda drop: before * (1.0 - drop)),
@@ -173,22 +207,29 @@ def _against_baseline(limits: Limits, compared: Comparison) -> Iterator[Check]:
             # Both are counts over the same pictures: what differs by rounding alone is equal.
             floor = floor_of(allowed)
             threshold = f"at least {floor:.4f} (evaluation.{key} = {allowed:g})"
-            yield Check(metric, found, threshold, before, found >= floor - 1e-9, compared.note)
+            yield Check(metric, found, threshold, before, found >= floor - 1e-9, compared.note, **carried)
     if compared.note and all(allowed is None for allowed, _, _ in bounds):
-        yield Check(metric, found, "", before, True, compared.note)
+        yield Check(metric, found, "", before, True, compared.note, **carried)
 
 
 def _on_recall(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
+    classes = candidate.labels | candidate.tallies.keys()
     floors = {label: (floor, f"evaluation.min_recall_of.{label}") for label, floor in limits.min_recall_of.items()}
     if limits.min_recall is not None:
-        floors = dict.fromkeys(candidate.tallies, (limits.min_recall, "evaluation.min_recall")) | floors
+        floors = dict.fromkeys(classes, (limits.min_recall, "evaluation.min_recall")) | floors
     for label, (floor, key) in sorted(floors.items()):
         metric, found = f"recall of {label}", candidate.recall(label)
         before = baseline.recall(label) if baseline else None
-        if found is None:
-            yield Check(metric, None, f"at least {floor:g} ({key})", before, False, "no test pictures of that label")
-        else:
+        if found is not None:
             yield _share(limits, metric, found, candidate.tallies[label].pictures, floor, key, before)
+            continue
+        threshold, note = f"at least {floor:g} ({key})", "no test pictures of that label"
+        passed = limits.unseen_classes == "warn" and label in classes
+        if label not in classes:
+            note += ", nor does the model know it"
+        elif not passed:
+            note += "; evaluation.unseen_classes = warn lets it pass"
+        yield Check(metric, None, threshold, before, passed, note, pictures=0)
 
 
 def _on_top_k(limits: Limits, candidate: Measured, compared: Comparison | None) -> Iterator[Check]:
@@ -199,7 +240,8 @@ def _on_top_k(limits: Limits, candidate: Measured, compared: Comparison | None) 
         yield _share(limits, metric, candidate.top_k_accuracy(k), candidate.examples, floor, key, before)
         if compared and not compared.whole and compared.candidate.examples:
             found, before = compared.candidate.top_k_accuracy(k), compared.baseline.top_k_accuracy(k)
-            yield Check(_AGAINST.format(metric), found, "", before, True, compared.note)
+            carried = _carried(limits, found, compared.candidate.examples)
+            yield Check(_AGAINST.format(metric), found, "", before, True, compared.note, **carried)
 
 
 def _on_cost(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
@@ -220,8 +262,16 @@ def _share(
     low, note, threshold = found, "", f"at least {floor:g} ({key})"
     if limits.confidence is not None:
         low, _ = interval(found, examples, limits.confidence)
-        note = f"with confidence {limits.confidence:g} at least {low:.4f} on {examples} pictures"
+        note = f"with confidence {limits.confidence:g} at least {low:.4f}"
     passed = low >= floor - 1e-9
     if not passed and not note:
         note = f"{floor - found:.4f} below"
-    return Check(metric, found, threshold, baseline, passed, note)
+    return Check(metric, found, threshold, baseline, passed, note, **_carried(limits, found, examples))
+
+
+def _carried(limits: Limits, share: float, pictures: int) -> dict[str, Any]:
+    """By how much a share is carried: the fields of a row for that."""
+    if limits.confidence is None and pictures >= _FEW:
+        return {"pictures": pictures}
+    confidence = limits.confidence or _USUAL_CONFIDENCE
+    return {"pictures": pictures, "interval": [*interval(share, pictures, confidence), confidence]}

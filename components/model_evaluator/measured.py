@@ -27,7 +27,8 @@ class Measured:
       tallies: by label of the test pictures.
       labels: those that it can answer.
       megabytes: of the exported model on disk.
-      latency_ms: median time of one picture through `serving_default` on this machine; None where nothing asks for it.
+      latency_ms: median time of one picture through `serving_default` on one core of this machine; None where nothing asks
+        for it.
     """
 
     tallies: Mapping[str, Tally]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,13 +12,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
-from modules import features, signatures
+from components.model_evaluator import predictions
+from modules import devices, features, signatures
 
 SAMPLES_FILE = "samples.tfrecord"
 SAMPLES = 16
 
 _EXAMPLE = "example"
 _BASELINE_CLASSES = "baseline_classes"
+_COMPUTED_IN = "computed_in"
 
 
 class Sample(NamedTuple):
@@ -34,6 +34,8 @@ class Sample(NamedTuple):
     """`n`, in the order of the probabilities."""
     baseline_labels: list[str]
     """Those that the baseline knows; empty without one."""
+    computed_in: str | None
+    """What the probabilities were computed in, as `modules.devices.computes_in` says it; None if it is not known."""
 
     @property
     def image(self) -> bytes:
@@ -41,26 +43,13 @@ class Sample(NamedTuple):
         return tf.train.Example.FromString(self.example).features.feature[features.IMAGE].bytes_list.value[0]
 
 
-_folder: contextvars.ContextVar[str] = contextvars.ContextVar("folder")
-
-
-@contextlib.contextmanager
-def kept_in(folder: str) -> Iterator[None]:
-    """Say where `keeping` writes: TFX tells its extractors nothing but the models and their configuration.
+def keeping(folder: str) -> beam.PTransform:
+    """Return a transform that writes some of TFMA's extracts with predictions aside, and hands on what came.
 
     Args:
       folder: URI of the evaluation artifact.
     """
-    token = _folder.set(folder)
-    try:
-        yield
-    finally:
-        _folder.reset(token)
-
-
-def keeping() -> beam.PTransform:
-    """Return a transform that writes some of TFMA's extracts with predictions aside, and hands on what came."""
-    return _keep(os.path.join(_folder.get(), SAMPLES_FILE))
+    return _keep(os.path.join(folder, SAMPLES_FILE))
 
 
 def read(folder: str) -> list[Sample]:
@@ -77,7 +66,9 @@ def read(folder: str) -> list[Sample]:
             [label.decode() for label in feature[name].bytes_list.value]
             for name in (signatures.ALL_CLASSES, _BASELINE_CLASSES)
         )
-        found.append(Sample(feature[_EXAMPLE].bytes_list.value[0], probabilities, labels, of_baseline))
+        (computed_in,) = feature[_COMPUTED_IN].bytes_list.value or [b""]
+        example = feature[_EXAMPLE].bytes_list.value[0]
+        found.append(Sample(example, probabilities, labels, of_baseline, computed_in.decode() or None))
     return found
 
 
@@ -95,17 +86,15 @@ def _keep(extracts: beam.PCollection, path: str) -> beam.PCollection:
 
 
 def _samples(batch: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    predictions = batch[tfma.PREDICTIONS_KEY]
-    # With a baseline there is one more level, by the model's name.
-    baseline = predictions.get(tfma.BASELINE_KEY)
-    predictions = predictions.get(tfma.CANDIDATE_KEY, predictions)
+    candidate, baseline = predictions.by_model(batch)
     of_baseline = [] if baseline is None else baseline[signatures.ALL_CLASSES][0]
-    rows = zip(predictions[signatures.PROBABILITIES], predictions[signatures.ALL_CLASSES], strict=True)
+    rows = zip(candidate[signatures.PROBABILITIES], candidate[signatures.ALL_CLASSES], strict=True)
     for example, (row, labels) in zip(batch[tfma.INPUT_KEY], rows, strict=True):
         sample = {
             _EXAMPLE: features.bytes_feature(example),
             signatures.PROBABILITIES: tf.train.Feature(float_list=tf.train.FloatList(value=row)),
             signatures.ALL_CLASSES: tf.train.Feature(bytes_list=tf.train.BytesList(value=labels)),
+            _COMPUTED_IN: features.bytes_feature(devices.computes_in().encode()),
             _BASELINE_CLASSES: tf.train.Feature(bytes_list=tf.train.BytesList(value=of_baseline)),
         }
         record = tf.train.Example(features=tf.train.Features(feature=sample)).SerializeToString()

@@ -123,6 +123,7 @@ def _complete(
         lineage={"run": run_id, "model": str(model.id), "examples": str(examples.id), "evaluation": str(evaluation.id)},
         versions={"tensorflow": tf.__version__, "finetune": importlib.metadata.version("finetune")},
         warmup=[sample.probabilities.tolist() for sample in kept[: max(warmup.BATCH_SIZES)]],
+        computed_in=kept[0].computed_in,
         model_digest=digest,
         files=files.digests(folder),
     )

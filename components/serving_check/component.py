@@ -1,4 +1,7 @@
-"""ServingCheck: blesses an exported model that loads in a fresh process and answers as it was judged."""
+"""ServingCheck: blesses an exported model that loads in a fresh process and answers as it was judged, or refuses it.
+
+What keeps it from being asked (time that ran out, a process that was killed, no memory) is a failure, and no answer.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """A fresh process that loads an exported model and asks it what a server would.
 
-  python -m components.serving_check.probe MODEL EVALUATION
+  python -m components.serving_check.probe MODEL EVALUATION [--reference]
 
-prints a JSON list of what is wrong, a line each; empty if nothing is.
+With `--reference` it first loads a model of ours that is known to be good, and prints `{"reference": true}`. Then it prints
+`{"wrong": […]}`, a line each, empty if nothing is; `{"broken": "…"}` if the model can't be loaded or fails; or
+`{"not_judged": "…"}`.
 """
 
 from __future__ import annotations
@@ -10,83 +12,75 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from components.model_evaluator import samples
 from modules import signatures
+from serving import check, fresh
 
 BATCH_SIZES = (1, 8)
-_TOLERANCE = 1e-4  # kernels may differ by batch size
+REFERENCE, WRONG, BROKEN, NOT_JUDGED = "reference", "wrong", "broken", "not_judged"
+WITH_REFERENCE = "--reference"
 
 
-def failures(saved_model: str, expected: Sequence[samples.Sample]) -> Iterator[str]:
-    """Say what is wrong with an exported model, a line each.
+def batches(expected: Sequence[samples.Sample]) -> Iterator[check.Judged]:
+    """Yield what is asked: both signatures, with one picture and with eight.
 
     Args:
-      saved_model: its folder.
       expected: test examples, with what the Evaluator's model said of them.
     """
-    try:
-        served = tf.saved_model.load(saved_model).signatures
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        yield f"the model can't be loaded: {' '.join(str(error).split())}"
-        return
-    if not expected:
-        yield "the evaluation kept no samples to ask about"
-        return
     for name, size in itertools.product((signatures.SERVING_DEFAULT, signatures.EXAMPLES), BATCH_SIZES):
-        where = f"signature {name}, batch of {size}"
-        if name not in served:
-            yield f"signature {name} is missing; there are {sorted(served)}"
-            continue
         batch = list(itertools.islice(itertools.cycle(expected), size))
-        try:
-            if name == signatures.EXAMPLES:
-                answer = served[name](examples=tf.constant([sample.example for sample in batch]))
-            else:
-                answer = served[name](image=tf.constant([sample.image for sample in batch]))
-        except (TypeError, ValueError, tf.errors.OpError) as error:
-            yield f"{where}: {' '.join(str(error).split())}"
-            continue
-        for line in _wrong({key: value.numpy() for key, value in answer.items()}, batch):
-            yield f"{where}: {line}"
+        values = [sample.example if name == signatures.EXAMPLES else sample.image for sample in batch]
+        yield check.Judged(name, values, batch[0].labels, np.stack([sample.probabilities for sample in batch]))
 
 
-def _wrong(answer: dict[str, Any], batch: Sequence[samples.Sample]) -> Iterator[str]:
-    """What is wrong with the answer to a batch."""
-    size, classes = len(batch), len(batch[0].probabilities)
-    declared = {
-        signatures.LABEL: ((size,), np.object_),
-        signatures.SCORE: ((size,), np.float32),
-        signatures.PROBABILITIES: ((size, classes), np.float32),
-        signatures.ALL_CLASSES: ((size, classes), np.object_),
-    }
-    if answer.keys() != declared.keys():
-        yield f"outputs are {sorted(answer)}, expected {sorted(declared)}"
-        return
-    found = {key: (value.shape, value.dtype.type) for key, value in answer.items()}
-    if found != declared:
-        yield from (f"{key} is {found[key]}, expected {declared[key]}" for key in declared if found[key] != declared[key])
-        return
-    probabilities = answer[signatures.PROBABILITIES]
-    if not np.isfinite(probabilities).all():
-        yield "probabilities are not finite"
-        return
-    if not np.allclose(probabilities.sum(axis=-1), 1.0, atol=1e-3):
-        yield f"probabilities sum to {probabilities.sum(axis=-1).min():.4f}, not to 1"
-    best = probabilities.argmax(axis=-1)
-    if (answer[signatures.LABEL] != answer[signatures.ALL_CLASSES][np.arange(size), best]).any():
-        yield "label is not the most probable class"
-    if not np.allclose(answer[signatures.SCORE], probabilities.max(axis=-1), atol=1e-6):
-        yield "score is not the highest probability"
-    difference = float(np.abs(probabilities - np.stack([sample.probabilities for sample in batch])).max())
-    if difference > _TOLERANCE:
-        yield f"probabilities differ by {difference:.2g} from those that were judged"
+class _Reference(tf.Module):
+    """A model that is as good as any: a variable, a picture that is decoded, a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = tf.Variable(tf.ones([3, 3, 3, 1]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def answer(self, encoded: tf.Tensor) -> tf.Tensor:
+        pixels = tf.map_fn(lambda one: tf.io.decode_png(one, channels=3), encoded, fn_output_signature=tf.uint8)
+        return tf.reduce_sum(tf.nn.conv2d(tf.cast(pixels, tf.float32), self.kernel, 1, "VALID"))
+
+
+def _load_reference() -> None:
+    picture = tf.io.encode_png(tf.ones([3, 3, 3], tf.uint8))
+    with tempfile.TemporaryDirectory() as folder:
+        reference = _Reference()
+        tf.saved_model.save(reference, folder)
+        loaded = tf.saved_model.load(folder)
+        if float(loaded.answer(picture[tf.newaxis])) != 27.0:
+            raise ValueError("a model of ours that is known to be good answers wrong here")
+
+
+def main(saved_model: str, evaluation: str, *options: str) -> None:
+    """Ask, and print what came of it."""
+    if WITH_REFERENCE in options:
+        _load_reference()
+        print(json.dumps({REFERENCE: True}), flush=True)
+    found: dict[str, str | list[str]]
+    try:
+        expected = samples.read(evaluation)
+        if not expected:
+            raise fresh.NotJudgedError("the evaluation kept no pictures to ask about")
+        found = {WRONG: check.failures(saved_model, batches(expected), expected[0].computed_in)}
+    except check.BrokenError as error:
+        found = {BROKEN: str(error)}
+    except fresh.NotJudgedError as error:
+        found = {NOT_JUDGED: str(error)}
+    except Exception as error:  # whatever it is, the model did not bring it about
+        found = {NOT_JUDGED: " ".join(f"{type(error).__name__}: {error}".split())}
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(list(failures(sys.argv[1], samples.read(sys.argv[2])))))
+    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""Stands in for `components.serving_check.probe`: finds fault with the GPUs that it sees."""
+"""Says which GPUs a fresh process sees."""
 
 import json
 import os
 
-print(json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES", "all")]))
+print(json.dumps({"gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all")}))

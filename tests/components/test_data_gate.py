@@ -92,9 +92,27 @@ def test_anomalies_are_told_a_line_each_and_a_new_label_can_be_allowed() -> None
     schema = schema_pb2.Schema()
     schema.feature.add(name="label", type=schema_pb2.BYTES).string_domain.value.append("cat")
     seen: anomalies_pb2.Anomalies = tfdv.validate_statistics(statistics({"cat": 5, "newt": 5}, 9), schema)
-    given = dataclasses.replace(evidence({"cat": 5, "newt": 5}), anomalies={"train": seen})
+    given = dataclasses.replace(evidence({"cat": 5, "newt": 5}, known={"cat"}), anomalies={"train": seen})
     severities = {message.split(":")[0]: severity for severity, message in found(given)}
     assert severities["label never seen"] == REFUSED
     assert len(severities) > 1  # height and width are not in this schema
     allowed = [severity for severity, message in found(given, new_labels="allow") if message.startswith("label never seen")]
     assert allowed == [ALLOWED]
+
+
+def test_a_label_that_was_accepted_once_is_not_asked_for_again_by_a_schema_that_lacks_it() -> None:
+    schema = schema_pb2.Schema()
+    schema.feature.add(name="label", type=schema_pb2.BYTES).string_domain.value.append("cat")
+    for name in ("height", "width"):
+        schema.feature.add(name=name, type=schema_pb2.INT)
+    counts = {"cat": 50, "newt": 50, "owl": 50}
+    seen: anomalies_pb2.Anomalies = tfdv.validate_statistics(statistics(counts, 100), schema)
+    given = dataclasses.replace(evidence(counts, known={"cat"}), anomalies={"train": seen})
+    severities = [severity for severity, _ in found(given, new_labels="allow")]
+    assert severities == [ALLOWED, ALLOWED]
+    assert found(given, baseline(counts)) == []
+    refused = [message for severity, message in found(given, baseline({"cat": 50, "newt": 50}), max_label_drift=None)]
+    assert refused == [
+        "label never seen: owl (50 pictures in train) is not in the schema; data.new_labels = allow takes it",
+        "label never seen: owl (150 pictures) is not in the data accepted last; data.new_labels = allow takes it",
+    ]

@@ -2,19 +2,23 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import apache_beam as beam
 import hypothesis
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 from hypothesis import strategies as st
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, path_utils, proto_utils
 
-from components.model_evaluator import alignment, executor, gate, samples
+from components.model_evaluator import alignment, executor, extractors, gate, predictions, samples
+from components.model_evaluator.component import Predictions
 from configs import schema
-from modules import features, signatures
+from modules import devices, features, signatures
 from pipeline import evaluation
 
 TOP_K = 2
@@ -58,6 +62,7 @@ def write_examples(truth: Sequence[str], folder: Path) -> standard_artifacts.Exa
             feature = {
                 features.IMAGE: features.bytes_feature(str(number).encode()),
                 features.LABEL: features.bytes_feature(label.encode()),
+                features.PATH: features.bytes_feature(f"{label}/ä {number}.png".encode()),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     return artifact
@@ -71,7 +76,11 @@ def judged(folder: Path, truth: Sequence[str], candidate: Model, baseline: Model
     inputs = {"examples": [write_examples(truth, folder / "examples")], "model": [write_model(candidate, folder / "new")]}
     if baseline:
         inputs["baseline_model"] = [write_model(baseline, folder / "old")]
-    outputs = {"evaluation": [standard_artifacts.ModelEvaluation()], "blessing": [standard_artifacts.ModelBlessing()]}
+    outputs = {
+        "evaluation": [standard_artifacts.ModelEvaluation()],
+        "blessing": [standard_artifacts.ModelBlessing()],
+        "predictions": [Predictions()],
+    }
     for name, (artifact,) in outputs.items():
         artifact.uri = str(folder / name)
     properties = {
@@ -79,14 +88,32 @@ def judged(folder: Path, truth: Sequence[str], candidate: Model, baseline: Model
         "example_splits": json_utils.dumps([features.TEST]),
         "limits": json.dumps({field.name: section[field.name] for field in dataclasses.fields(gate.Limits)}),
     }
+    trains_in = devices.computes_in()
     context = executor.Executor.Context(["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1")
     executor.Executor(context).Do(inputs, outputs, properties)
+    assert devices.computes_in() == trains_in == devices.TENSOR_FLOAT32
     checks = gate.read(str(folder / "evaluation"))
-    assert all(sample.labels == candidate.labels for sample in samples.read(str(folder / "evaluation")))
+    for sample in samples.read(str(folder / "evaluation")):
+        assert (sample.labels, sample.computed_in) == (candidate.labels, devices.FLOAT32)
+    check_predictions(list(predictions.read(str(folder / "predictions"))), truth, candidate, baseline)
     blessed = outputs["blessing"][0].get_int_custom_property("blessed")
     assert blessed == all(check.passed for check in checks)
     assert (folder / "blessing" / ("BLESSED" if blessed else "NOT_BLESSED")).exists()
     return {check.metric: check for check in checks}
+
+
+def check_predictions(rows: list[dict[str, Any]], truth: Sequence[str], candidate: Model, baseline: Model | None) -> None:
+    """There is a row for each picture, with what the models say of it."""
+    by_path = {row["path"]: row for row in rows}
+    assert len(by_path) == len(rows) == len(truth)
+    for number, label in enumerate(truth):
+        row, names = by_path[f"{label}/ä {number}.png"], candidate.ranked()[number]
+        scores = -np.sort(-candidate.probabilities[number])
+        assert (row["label"], row["answer"]) == (label, names[0])
+        assert (row["best_labels"], row["best_scores"]) == (list(names[:5]), pytest.approx(scores[:5]))
+        assert row["score"] == row["best_scores"][0]
+        before = (baseline.ranked()[number][0], baseline.probabilities[number].max()) if baseline else (None, None)
+        assert (row["baseline_answer"], row["baseline_score"]) == (before[0], before[1] and pytest.approx(before[1]))
 
 
 label_sets = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=5, unique=True)
@@ -132,8 +159,9 @@ def test_models_are_compared_by_the_names_of_the_labels_that_both_know(
         assert label in against.note.partition("left out: ")[2]
 
 
-def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
-    candidate = Model(["a", "b"], np.array([[0.9, 0.1], [0.9, 0.1]]))
+def test_without_a_baseline_nothing_is_compared_and_five_labels_are_kept_of_many(tmp_path: Path) -> None:
+    names = list("abcdefg")
+    candidate = Model(names, np.array([[0.4, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03]] * 2))
     rows = judged(tmp_path, ["a", "b"], candidate, None)
     assert rows["accuracy"].value == 0.5
     assert gate.comparison(list(rows.values())) is None
@@ -146,3 +174,42 @@ def test_probabilities_keep_their_labels_in_another_order(labels: list[str], ord
     assert (found.shape, found.dtype) == ((3, 6), np.float32)
     for label, column in zip(order, found.T, strict=True):
         assert (column == (rows[:, labels.index(label)] if label in labels else 0)).all()
+
+
+def test_who_predicts_elsewhere_is_told_to_do_so_in_full_float32() -> None:
+    with devices.full_float32():
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
+            _ = (
+                pipeline
+                | beam.Create([devices.FLOAT32])
+                | beam.ParDo(extractors._InFullFloat32())
+                | beam.Map(_check_computes)
+            )
+        assert devices.computes_in() == devices.FLOAT32
+
+
+def _check_computes(expected: str) -> None:
+    assert devices.computes_in() == expected
+
+
+def test_no_more_rows_than_a_row_group_has_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "_ROWS", 3)
+    paths = [f"a/{number}.png" for number in range(10)]
+    examples = [
+        tf.train.Example(features=tf.train.Features(feature={"path": features.bytes_feature(path.encode())}))
+        for path in paths
+    ]
+    batch = {
+        tfma.INPUT_KEY: [example.SerializeToString() for example in examples],
+        tfma.PREDICTIONS_KEY: {
+            signatures.PROBABILITIES: np.full((10, 1), 1.0, np.float32),
+            signatures.ALL_CLASSES: np.full((10, 1), b"a", object),
+        },
+    }
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create([batch]) | predictions.keeping(str(tmp_path))
+    (file,) = tmp_path.iterdir()
+    written = pq.ParquetFile(file).metadata
+    assert [written.row_group(number).num_rows for number in range(written.num_row_groups)] == [3, 3, 3, 1]
+    assert [row["path"] for row in predictions.read(str(tmp_path))] == paths

@@ -275,7 +275,7 @@ def test_serve_check_finds_what_was_published_and_says_when_it_is_something_else
     assert bad.code == 1
     assert f"FAIL  version {live + 1} is available: {live} AVAILABLE" in bad.out
     assert bad.out.count("FAIL") == 5
-    assert "differs by" in bad.out
+    assert "probabilities differ by" in bad.out
 
 
 def test_models_are_listed_verified_rolled_back_and_pruned_while_a_server_follows(published: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from kfp import components
 from cli import main
 from configs import reading, schema
 from kubeflow import compiler, parameters
+from pipeline.pipeline import create_pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE = "finetune:1"
@@ -160,6 +161,37 @@ def test_pictures_that_no_container_would_see_are_refused(source: list[str]) -> 
     done = CliRunner().invoke(main, ["kubeflow", "compile", "--image", IMAGE, *source])
     assert done.exit_code == 2
     assert "as the containers see them, e.g. --data /mnt/finetune/photos" in done.stderr
+
+
+def test_the_schema_is_named_as_the_containers_see_it_and_need_not_be_here(tmp_path: Path) -> None:
+    words = ["kubeflow", "compile", "--image", IMAGE, "--data", "/mnt/p", "--output", str(tmp_path / "p.yaml"), "--set"]
+    done = CliRunner().invoke(main, [*words, "data.schema_file=/mnt/finetune/schema.pbtxt"])
+    assert done.exit_code == 0, done.output
+    assert "/mnt/finetune/schema.pbtxt" in (tmp_path / "p.yaml").read_text()
+    refused = CliRunner().invoke(main, [*words, "data.schema_file=schema.pbtxt"])
+    assert refused.exit_code == 2
+    assert "as the containers see it, e.g. /mnt/finetune/schema.pbtxt" in refused.stderr
+
+
+def test_transform_computes_no_statistics() -> None:
+    made = create_pipeline(config_of("images"), pipeline_root="root", serving_dir="serving", work_dir="work")
+    (transform,) = (one for one in made.components if one.id == "Transform")
+    assert not [name for name in transform.outputs if "stats" in name or "anomalies" in name]
+
+
+def test_a_schema_that_lies_where_the_nodes_run_makes_its_results_stale_when_it_changes(tmp_path: Path) -> None:
+    def fingerprint() -> str | None:
+        config = reading.load(None, ("data.source=/mnt/p", f"data.schema_file={tmp_path}/schema.pbtxt"))
+        made = create_pipeline(config, pipeline_root="root", serving_dir="serving", work_dir="work")
+        (schema_gen,) = (one for one in made.components if one.id == "SchemaGen")
+        return schema_gen.exec_properties.get("schema_fingerprint")
+
+    assert fingerprint() is None
+    found = set()
+    for content in ("one", "two"):
+        (tmp_path / "schema.pbtxt").write_text(content)
+        found.add(fingerprint())
+    assert len(found - {None}) == 2
 
 
 def test_a_configuration_that_is_too_large_is_refused(tmp_path: Path) -> None:

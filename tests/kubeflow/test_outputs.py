@@ -62,7 +62,10 @@ def task(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with what an Evaluator wrote whose gate measured what no JSON can say."""
-    made = {"ModelEvaluation": evaluation(tmp_path / "evaluation"), "ModelBlessing": metadata_store_pb2.Artifact()}
+    made = {
+        (outputs.EVALUATOR, "evaluation"): evaluation(tmp_path / "evaluation"),
+        (outputs.EVALUATOR, "blessing"): metadata_store_pb2.Artifact(),
+    }
     monkeypatch.setattr(outcome, "read_outputs", lambda connection, run_id: made)
     outputs.write(outputs.EVALUATOR, task(tmp_path), metadata_store_pb2.ConnectionConfig(), "17")
     return tmp_path

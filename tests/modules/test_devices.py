@@ -1,5 +1,7 @@
 """Which devices train, and what is compiled."""
 
+import contextlib
+
 import pytest
 import tensorflow as tf
 
@@ -71,9 +73,9 @@ def test_gpus_train_in_bfloat16_where_all_compute_in_it(
     assert devices.precision("mixed_float16") == "mixed_float16"
 
 
-def test_float32_has_all_its_bits_for_a_while() -> None:
-    enabled = tf.config.experimental.tensor_float_32_execution_enabled
-    assert enabled()
-    with devices.all_bits():
-        assert not enabled()
-    assert enabled()
+def test_models_are_judged_in_full_float32_and_trained_as_before() -> None:
+    before = devices.computes_in()
+    with contextlib.suppress(RuntimeError), devices.full_float32():
+        assert devices.computes_in() == devices.FLOAT32
+        raise RuntimeError
+    assert devices.computes_in() == before == devices.TENSOR_FLOAT32
