@@ -34,6 +34,7 @@ setup(
         "pyarrow>=14",
         "tensorflow-serving-api>=2.19,<2.20",
         "grpcio>=1.70",
+        "protobuf>=6.30",
         "requests>=2.32",
         "scipy>=1.15",
         "pydantic>=2.12,<3",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cli import answers, options
-from components.image_example_gen import listing
+from components.image_example_gen import naming
 from serving.pictures import Unusable
 
 STDIN = "-"
@@ -124,9 +124,9 @@ def _below(root: str) -> Iterator[str | Unusable]:
             try:
                 names = sorted(os.listdir(path), reverse=True)
             except OSError as error:
-                yield Unusable(path, f"the folder can't be listed: {listing.reason_of(error)}")
+                yield Unusable(path, f"the folder can't be listed: {naming.reason_of(error)}")
             else:
-                remaining += [os.path.join(path, name) for name in names if not listing.is_hidden(name)]
+                remaining += [os.path.join(path, name) for name in names if not naming.is_hidden(name)]
                 continue
         empty = False
     if empty:
@@ -142,7 +142,7 @@ def _checked(file: str | Unusable) -> str | Unusable:
 
 def _is_passed_by(root: str, link: str) -> bool:
     """Whether a link leads to a folder whose files are taken where they lie."""
-    if listing.leads_outside(root, os.path.relpath(link, root)):
+    if naming.leads_outside(root, os.path.relpath(link, root)):
         return False
     below = os.path.relpath(os.path.realpath(link), os.path.realpath(root))
-    return below == "." or not any(map(listing.is_hidden, below.split(os.sep)))
+    return below == "." or not any(map(naming.is_hidden, below.split(os.sep)))

@@ -263,12 +263,12 @@ def _print_outcome(outcome: Outcome) -> None:
 
 def _baseline(compared: Check | None) -> str:
     if compared is None:
-        return "none: no other model has been blessed"
+        return "none: no other model was live"
     if compared.baseline is None:
         return compared.note
     if compared.note:
-        return f"{compared.baseline:.4f} (the last blessed model; this one {compared.value:.4f}; {compared.note})"
-    return f"{compared.baseline:.4f} (the last blessed model, on the same pictures)"
+        return f"{compared.baseline:.4f} (the model that was live; this one {compared.value:.4f}; {compared.note})"
+    return f"{compared.baseline:.4f} (the model that was live, on the same pictures)"
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

@@ -90,6 +90,7 @@ def predict(
         from modules import signatures
         from serving import client, pictures
         from serving.local import LocalModel, ModelError, find_version
+        from serving.versions import VersionError
 
         if null and inputs.STDIN not in paths:
             raise options.InputError("--null is about paths on standard input: give - as well")
@@ -104,7 +105,7 @@ def predict(
                 raise options.InputError("what shall answer? Give --model FOLDER or --endpoint URL")
             files = inputs.find(paths, null)
             server = load()
-        except ModelError as error:
+        except (ModelError, VersionError) as error:
             raise options.InputError(str(error)) from None
         with answers.shown(terminal, as_json, inputs.count(paths)) as show:
             try:
@@ -232,7 +233,8 @@ def verify(serving_dir: str, version: int) -> None:
 def rollback(serving_dir: str, to: int | None) -> None:
     """Make an earlier version live; TensorFlow Serving follows models.config without a restart.
 
-    The versions above it are withdrawn: the next run publishes a new model if it has one, but none of these again.
+    The models above it, up to the live one, are withdrawn: the next run publishes a new one if it has one, but none of these
+    again, also when their versions are deleted.
 
     \b
     Examples:
@@ -246,16 +248,26 @@ def rollback(serving_dir: str, to: int | None) -> None:
 
 @models.command()
 @_serving_dir
-@click.option("--keep", type=click.IntRange(min=1), required=True, help="How many versions stay, the live one always.")
-def prune(serving_dir: str, keep: int) -> None:
-    """Delete old versions; never the live one.
+@click.option(
+    "--keep", type=click.IntRange(min=1), required=True, help="How many stay that were not rolled back, the live one always."
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=300.0,
+    show_default=True,
+    help="How long a version stays after it was live: a server may be loading it.",
+)
+def prune(serving_dir: str, keep: int, grace: float) -> None:
+    """Delete old versions, first those that were rolled back; never the live one, nor one that was live a moment ago.
 
     \b
     Example:
       finetune models prune --keep 5 --serving-dir runs/photos/serving
     """
     with _versions(serving_dir) as store:
-        gone = store.prune(keep)
+        gone = store.prune(keep, grace)
     for number in gone:
         click.echo(f"{number} is deleted")
 
@@ -268,21 +280,23 @@ def _versions(folder: str) -> Iterator[Versions]:
     with log_file.capture_output():
         from serving import versions
 
-        store = versions.Versions(folder)
-        if not store.numbers():
-            raise options.InputError(f"{folder}: no version here; expected OUTPUT_DIR/serving of a run that pushed a model")
         try:
+            store = versions.Versions(folder)
+            if not store.numbers():
+                raise options.InputError(
+                    f"{folder}: no version here; expected OUTPUT_DIR/serving of a run that pushed a model"
+                )
             yield store
         except versions.VersionError as error:
             raise options.InputError(str(error)) from None
 
 
 def _published(model_dir: Path) -> tuple[str, ModelInfo]:
-    from serving import local, model_info
+    from serving import local, model_info, versions
 
     try:
         folder = str(local.find_version(model_dir))
-    except local.ModelError as error:
+    except (local.ModelError, versions.VersionError) as error:
         raise options.InputError(str(error)) from None
     info = model_info.read(folder)
     if info is None:

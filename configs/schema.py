@@ -282,9 +282,9 @@ class Evaluation(_Section):
     min_accuracy: Fraction | None = 0.7
     """Lowest accuracy that passes; null turns this bound off."""
     max_accuracy_drop: Fraction | None = 0.0
-    """How far accuracy may fall below the last blessed model's, absolute; null turns this bound off."""
+    """How far accuracy may fall below that of the model that is live, absolute; null turns this bound off."""
     max_accuracy_drop_relative: Fraction | None = None
-    """How far accuracy may fall below the last blessed model's, as a share of that; null turns this bound off."""
+    """How far accuracy may fall below that of the model that is live, as a share of that; null turns this bound off."""
     min_recall: Fraction | None = None
     """Lowest recall of every class, the share of its pictures that is recognised; null turns this bound off."""
     unseen_classes: Literal["refuse", "warn"] = "refuse"
@@ -339,7 +339,14 @@ class Serving(_Section):
     base_path: str | None = None
     """The folder of versions as the server sees it, e.g. `/models`; null: as the machine that publishes does."""
     keep: Annotated[int, Field(ge=2)] | None = None
-    """How many versions stay, the live one always; null deletes none."""
+    """How many versions stay that were not rolled back, the live one always; null deletes none."""
+    grace_seconds: Annotated[float, Field(ge=0.0)] = 300.0
+    """How long a version stays after it was live; longer than a server takes to read `models.config` again and to load."""
+    endpoint: Annotated[str, Field(pattern=r"^(https?|grpcs?)://[^/]")] | None = None
+    """Of the server, `http://HOST:8501/v1/models/NAME` or `grpc://HOST:8500/NAME`: publishing waits until it serves the new
+    version, asks it one picture, and goes back to the version before if it does not; null asks nobody."""
+    wait_seconds: Annotated[float, Field(gt=0.0)] = 300.0
+    """For the server at `endpoint`."""
     infra_validator: InfraValidator | None = None
     """Besides our own check in a fresh process, try the model in TensorFlow Serving's container."""
 
@@ -458,7 +465,7 @@ class Config(_Section):
     """All that differs between two projects."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "images"
-    """Name of the pipeline: lower-case letters, digits and hyphens. The last blessed model is looked up by it."""
+    """Name of the pipeline: lower-case letters, digits and hyphens. The model that is live is looked up by it."""
     data: Data = Data()
     image: Image = Image()
     augmentation: Augmentation = Augmentation()

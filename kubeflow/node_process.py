@@ -59,7 +59,7 @@ def run(request: Request) -> Answer:
       request: what is to be run.
     """
     from kubeflow import folders, outputs, parameters, tasks
-    from pipeline import adoption, failures, node, place
+    from pipeline import failures, node, place
     from pipeline.pipeline import create_pipeline
 
     try:
@@ -83,7 +83,6 @@ def run(request: Request) -> Answer:
         due = None
         if request.node == tasks.UP_TO_DATE:
             place.note_deleted(connection, config.name)
-            adoption.adopt(connection, config.name, own.pipeline_root, own.serving_dir)
             due = _first_due(ir, connection, config)
             if due:
                 _fetch_weights(config)

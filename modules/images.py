@@ -1,4 +1,7 @@
-"""Pictures as they are found, made into bytes that TensorFlow decodes right: the one way in, for training and serving."""
+"""Pictures as they are found, made into bytes that TensorFlow decodes right: the one way in, for training and serving.
+
+TensorFlow is imported when a picture is met that needs it: who only sends plain files to a server has no use for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import struct
 
 import numpy as np
 import PIL.Image
-import tensorflow as tf
 
 FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "GIF": "GIF", "WEBP": "WEBP", "BMP": "BMP", "TIFF": "TIFF"}
 """Formats that are taken, from Pillow's name to ours; a file's content decides, not its name."""
@@ -35,6 +37,7 @@ _MAGIC = {
     b"RIFF": "WEBP",
 }
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp", b"acTL")
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,6 +130,35 @@ def prepare(encoded: bytes, background: tuple[int, int, int] = WHITE, max_pixels
     return Picture(kept, kind, height, width, channels, len(encoded), digest.hexdigest())
 
 
+def servable(encoded: bytes, background: tuple[int, int, int] = WHITE, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return what `prepare` makes of a file, without TensorFlow where Pillow alone shows that the file stays as it is.
+
+    Args:
+      encoded: the content of a file.
+      background: as for `prepare`.
+      max_pixels: likewise.
+
+    Raises:
+      BadImageError: likewise.
+    """
+    with _open(encoded, max_pixels) as image:
+        if _is_plain(image, FORMATS[str(image.format)], encoded) and _is_whole(image, encoded):
+            return encoded
+    return prepare(encoded, background, max_pixels).encoded
+
+
+def _is_whole(image: PIL.Image.Image, encoded: bytes) -> bool:
+    """Whether Pillow decodes a file, with all of its checksums."""
+    if image.format == "PNG" and _PNG_END not in encoded:
+        return False  # Pillow does without it, and TensorFlow does not
+    try:
+        image.load()
+        PIL.Image.open(io.BytesIO(encoded)).verify()
+    except _DAMAGE:
+        return False
+    return True
+
+
 def _open(encoded: bytes, max_pixels: int) -> PIL.Image.Image:
     """Read the header alone, and judge by it."""
     if not encoded:
@@ -180,6 +212,8 @@ def _tensorflow_agrees(image: PIL.Image.Image, kind: str, encoded: bytes, pixels
 
 
 def _decode_with_tensorflow(encoded: bytes) -> np.ndarray | None:
+    import tensorflow as tf
+
     try:
         return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
     except tf.errors.InvalidArgumentError:
@@ -205,7 +239,7 @@ def _decode_with_pillow(image: PIL.Image.Image, kind: str, encoded: bytes, backg
         image = image.convert("RGB")
     except BadImageError:
         raise
-    except (*_DAMAGE, tf.errors.InvalidArgumentError) as error:
+    except _DAMAGE as error:
         raise BadImageError(DAMAGED, f"does not decode as {kind} (truncated or damaged): {_core(error)}") from None
     return np.asarray(image if turn is None else image.transpose(turn))
 
@@ -216,7 +250,12 @@ def _is_16_bit_png(encoded: bytes) -> bool:
 
 def _decode_16_bit_png(encoded: bytes, background: tuple[int, int, int]) -> np.ndarray:
     """Pillow keeps 8 of 16 bits of colours; TensorFlow's own decoder has them all."""
-    rgba = tf.io.decode_png(encoded, channels=4, dtype=tf.uint16).numpy()
+    import tensorflow as tf
+
+    try:
+        rgba = tf.io.decode_png(encoded, channels=4, dtype=tf.uint16).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(_core(error)) from None
     if rgba[..., 3].min() == 65535:
         return _to_8_bit(rgba[..., :3])
     alpha = rgba[..., 3:].astype(np.float32) / 65535

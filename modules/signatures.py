@@ -1,6 +1,8 @@
 """The exported model: one signature over encoded pictures and one over tf.Examples.
 
 Preprocessing, weights and label names travel together: both signatures run Transform's own graph, then the classifier.
+
+Who only asks a model needs the names alone, so TensorFlow is imported where a model is written.
 """
 
 from __future__ import annotations
@@ -8,13 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import tensorflow as tf
-import tensorflow_transform as tft
-
-from modules import features, preprocessing
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+    import tensorflow_transform as tft
 
 SERVING_DEFAULT = "serving_default"
 EXAMPLES = "examples"
@@ -40,6 +41,11 @@ def export(
       path: the folder to write.
       preparation: keyword arguments of `modules.images.prepare` that the pictures of training went through.
     """
+    import keras
+    import tensorflow as tf
+
+    from modules import features, preprocessing
+
     transform = transform_output.transform_features_layer()
     labels = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
     _, height, width, _ = model.input_shape
@@ -79,10 +85,10 @@ def read_preparation(path: str) -> dict[str, Any]:
     """Return how files are prepared for an exported model: keyword arguments of `modules.images.prepare`.
 
     Args:
-      path: its folder.
+      path: its folder, on a file system.
     """
-    file = os.path.join(path, _PREPARATION_FILE)
-    if not tf.io.gfile.exists(file):
+    try:
+        with open(os.path.join(path, _PREPARATION_FILE), encoding="utf-8") as opened:
+            return json.loads(opened.read())
+    except FileNotFoundError:
         return {}
-    with tf.io.gfile.GFile(file, "r") as opened:
-        return json.loads(opened.read())

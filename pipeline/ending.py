@@ -40,7 +40,7 @@ class Ending(pydantic.BaseModel):
     """Wilson's, 95 %."""
     test_pictures: int | None = None
     baseline_accuracy: float | None = None
-    """Of the model blessed last, on the same pictures, or on those that `baseline_note` says."""
+    """Of the model that was live, on the same pictures, or on those that `baseline_note` says."""
     baseline_note: str = ""
     """Which pictures and labels the two models were compared on, where they know different labels."""
     look: str = ""

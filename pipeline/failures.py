@@ -10,9 +10,11 @@ import tensorflow as tf
 from components.data_gate.executor import RefusedDataError
 from modules.callbacks import TrainingError
 from pipeline.exit_codes import MAY_PASS, REFUSED, WILL_NOT
+from serving.versions import SupersededError
 
 _LASTING = (
     TrainingError,
+    SupersededError,
     ValueError,
     TypeError,
     LookupError,

@@ -22,7 +22,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from components.publisher.component import Publisher
 from configs import schema
 from modules import weights
-from pipeline import adoption, exit_codes, failures, journal, node, notify, outcome, output_folder, place
+from pipeline import exit_codes, failures, journal, node, notify, outcome, output_folder, place
 from pipeline.ending import Ending, Verdict
 from pipeline.pipeline import create_data_pipeline, create_pipeline, served_name
 from serving import versions
@@ -76,7 +76,6 @@ def run_locally(
     """
     with _project(output_dir, config) as (folder, connection):
         root, serving_dir = place.pipeline_root(config, str(folder)), str(folder / "serving")
-        adoption.adopt(connection, config.name, root, serving_dir)
         pipeline = create_pipeline(
             config,
             pipeline_root=root,

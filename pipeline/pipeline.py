@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import infra_validator_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
-from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LatestBlessedBaselineStrategy
+from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LiveBaselineStrategy
 from components.data_gate import findings
 from components.data_gate.component import DataGate, DataVerdict
 from components.image_example_gen.component import ImageExampleGen
@@ -128,7 +129,8 @@ def create_pipeline(
     )
     model = trainer.outputs["model"]
     baseline = resolver.Resolver(
-        strategy_class=LatestBlessedBaselineStrategy,
+        strategy_class=LiveBaselineStrategy,
+        config={"serving_dir": serving_dir, "root": os.path.join(pipeline_root, "Adopted")},
         candidate=model,
         model=types.Channel(type=standard_artifacts.Model),
         model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
@@ -154,12 +156,12 @@ def create_pipeline(
         evaluation=evaluator.outputs["evaluation"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=check.outputs["blessing"],
+        baseline_model=baseline.outputs["model"],
         container_blessing=validators[0].outputs["blessing"] if validators else None,
         destination={
             "folder": serving_dir,
             "name": served_name(config),
-            "base_path": config.serving.base_path,
-            "keep": config.serving.keep,
+            **config.serving.model_dump(include={"base_path", "keep", "grace_seconds", "endpoint", "wait_seconds"}),
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
             "config_fingerprint": hashlib.sha256(
                 config.model_dump_json(exclude={"kubeflow", "notify"}).encode()

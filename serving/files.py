@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, on local disks and, as far as they allow it, on object stores."""
+"""Files and folders that are there whole or not at all, on file systems that machines may share."""
 
 from __future__ import annotations
 
@@ -7,79 +7,108 @@ import fcntl
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import tensorflow as tf
+MACHINE = os.uname().nodename
+"""What processes have in common that see each other's locks: the machine, or the pod."""
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is on a file system of this machine, where a rename is atomic; not on an object store."""
+    """Whether a path is on a file system, where a rename is atomic; not on an object store."""
     return "://" not in path
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep others that change a folder out until this is done; the lock ends with the process, however that ends."""
+def locked(folder: Path) -> Iterator[bool]:
+    """Keep other processes of this machine that change a folder out until this is done.
+
+    The lock ends with the process, however that ends. Other machines may not see it.
+
+    Yields:
+      Whether it is held: not every volume has locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        held = True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            held = False
+        yield held
 
 
-def write(path: str, text: str) -> None:
-    """Write a small file: on a local disk beside it, flushed and renamed; an object store's own writes are whole."""
-    if not is_local(path):
-        with tf.io.gfile.GFile(path, "w") as opened:
-            opened.write(text)
-        return
-    beside = Path(f"{path}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as opened:
+def aside(folder: Path) -> Path:
+    """Return a name that nobody else uses, for what is to be renamed when it is whole."""
+    return folder / f"{MACHINE}-{uuid.uuid4()}"
+
+
+def write(path: str, text: str, staging: Path | None = None) -> None:
+    """Write a small file aside, flush and rename it.
+
+    Args:
+      path: of the file.
+      text: its content.
+      staging: a folder on the same file system, for what is not whole yet; None takes the file's own.
+    """
+    unfinished = aside(staging or Path(path).parent)
+    with unfinished.open("w", encoding="utf-8") as opened:
         opened.write(text)
         opened.flush()
         os.fsync(opened.fileno())
-    beside.replace(path)
+    unfinished.replace(path)
     flush(Path(path).parent)
 
 
 def read(path: str) -> str | None:
     """Return a small file's text; None if there is none."""
-    if not tf.io.gfile.exists(path):
+    try:
+        with open(path, encoding="utf-8") as opened:
+            return opened.read()
+    except FileNotFoundError:
         return None
-    with tf.io.gfile.GFile(path, "r") as opened:
-        return opened.read()
 
 
 def list_files(folder: str) -> list[str]:
-    """Return the paths of all files below a folder, relative to it, in order."""
-    found = [os.path.join(path, name) for path, _, names in tf.io.gfile.walk(folder) for name in names]
+    """Return the paths of all files below a folder, relative to it, in order.
+
+    Args:
+      folder: wherever TensorFlow reads.
+    """
+    found = [os.path.join(path, name) for path, _, names in _walk(folder) for name in names]
     return sorted(os.path.relpath(path, folder) if is_local(folder) else path[len(folder) :].lstrip("/") for path in found)
 
 
 def digests(folder: str) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path in it."""
+    """Return the SHA-256 of every file below a folder, by its path in it.
+
+    Args:
+      folder: wherever TensorFlow reads.
+    """
     found = {}
     for name in list_files(folder):
         digest = hashlib.sha256()
-        with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as opened:
+        with _open(os.path.join(folder, name)) as opened:
             while block := opened.read(2**22):
                 digest.update(block)
         found[name] = digest.hexdigest()
     return found
 
 
-def copy(source: str, target: str, last: str) -> None:
+def copy(source: str, target: str) -> None:
     """Copy all files below a folder.
 
     Args:
-      source: the folder.
-      target: a new one.
-      last: name of the file that is copied after all others.
+      source: the folder, wherever TensorFlow reads.
+      target: a new one, on a file system.
     """
-    for name in sorted(list_files(source), key=lambda name: (name == last, name)):
+    for name in list_files(source):
         path = os.path.join(target, name)
-        tf.io.gfile.makedirs(os.path.dirname(path))
-        tf.io.gfile.copy(os.path.join(source, name), path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with _open(os.path.join(source, name)) as opened, open(path, "wb") as written:
+            shutil.copyfileobj(opened, written, 2**22)
 
 
 def flush_all(folder: Path) -> None:
@@ -97,14 +126,31 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def remove(folder: Path, trash: Path) -> None:
-    """Let a folder vanish at once, then free its space.
+def remove(folder: Path, staging: Path) -> None:
+    """Let a folder vanish at once, then free its space; one that somebody else has removed is gone as well.
 
     Args:
-      folder: on the same file system as `trash`.
-      trash: a name that is free.
+      folder: on the same file system as `staging`.
+      staging: takes it, until it is deleted.
     """
-    trash.parent.mkdir(exist_ok=True)
-    folder.rename(trash)
-    flush(folder.parent)
-    shutil.rmtree(trash)
+    trash = aside(staging)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(trash)
+        flush(folder.parent)
+        shutil.rmtree(trash)
+
+
+def _walk(folder: str) -> Any:
+    if is_local(folder):
+        return os.walk(folder)
+    import tensorflow as tf
+
+    return tf.io.gfile.walk(folder)
+
+
+def _open(path: str) -> Any:
+    if is_local(path):
+        return open(path, "rb")
+    import tensorflow as tf
+
+    return tf.io.gfile.GFile(path, "rb")

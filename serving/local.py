@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from modules import signatures
-from serving import client, versions
+from serving import contract, versions
 
 
 class ModelError(ValueError):
@@ -45,6 +44,8 @@ class LocalModel:
     """
 
     def __init__(self, folder: Path):
+        import tensorflow as tf
+
         # The signatures live as long as the loaded object does.
         self._loaded: Any = tf.saved_model.load(str(find_version(folder)))
 
@@ -59,10 +60,12 @@ class LocalModel:
           values: encoded pictures, or serialised tf.Examples for the signature `examples`.
           signature: of the model.
         """
-        answer = self._loaded.signatures[signature](**{client.INPUTS[signature]: tf.constant(list(values))})
+        import tensorflow as tf
+
+        answer = self._loaded.signatures[signature](**{contract.INPUTS[signature]: tf.constant(list(values))})
         return {key: value.numpy() for key, value in answer.items()}
 
-    def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> client.Answer:
+    def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> contract.Answer:
         """Return the answer to a batch, as a server would.
 
         Args:
@@ -70,15 +73,17 @@ class LocalModel:
           signature: of the model.
 
         Raises:
-          client.ServingError: the model can't answer this batch.
+          contract.ServingError: the model can't answer this batch.
         """
+        import tensorflow as tf
+
         try:
             return answer_of(self.outputs(values, signature))
         except tf.errors.OpError as error:
-            raise client.ServingError(" ".join(error.message.split()), fatal=False) from None
+            raise contract.ServingError(" ".join(error.message.split()), fatal=False) from None
 
 
-def answer_of(outputs: Mapping[str, np.ndarray]) -> client.Answer:
+def answer_of(outputs: Mapping[str, np.ndarray]) -> contract.Answer:
     """Return the answer that a model's outputs hold."""
     names = [name.decode() for name in outputs[signatures.ALL_CLASSES][0]]
-    return client.Answer(outputs[signatures.PROBABILITIES], names)
+    return contract.Answer(outputs[signatures.PROBABILITIES], names)

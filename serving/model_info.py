@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from typing import Any
 
@@ -10,6 +12,10 @@ import pydantic
 from serving import files
 
 FILE = "model_info.json"
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+"""What TensorFlow Serving replays before a version answers anybody."""
+ADDED = {FILE, WARMUP_FILE}
+"""The files of a version that are not the model's."""
 
 
 class ModelInfo(pydantic.BaseModel):
@@ -62,6 +68,18 @@ def read(version: str) -> ModelInfo | None:
         return ModelInfo.model_validate_json(text) if text is not None else None
     except pydantic.ValidationError:
         return None
+
+
+def digest(folder: str) -> str:
+    """Return what tells a model from all others: SHA-256 over the files that training exported.
+
+    Args:
+      folder: of a version, or of an exported model, wherever TensorFlow reads.
+    """
+    if files.is_local(folder) and (info := read(folder)):
+        return info.model_digest
+    exported = {name: found for name, found in files.digests(folder).items() if name not in ADDED}
+    return hashlib.sha256(json.dumps(exported).encode()).hexdigest()
 
 
 def differences(version: str, info: ModelInfo) -> list[str]:

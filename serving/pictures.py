@@ -9,7 +9,7 @@ from concurrent import futures
 from typing import Any, NamedTuple, Protocol
 
 from modules import images, signatures
-from serving import client
+from serving import contract
 
 _MAX_BYTES = 64 * 2**20
 """Of the pictures in a request, but for a single larger one."""
@@ -18,7 +18,7 @@ _MAX_BYTES = 64 * 2**20
 class Model(Protocol):
     """What can be asked: a client, or a model on this machine."""
 
-    def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> client.Answer:
+    def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> contract.Answer:
         """Return the answer to a batch."""
 
 
@@ -44,13 +44,13 @@ def answers(
     Args:
       model: is asked.
       files: their paths, taken as they are needed; what is unusable gets its record in its place.
-      preparation: keyword arguments of `modules.images.prepare`.
+      preparation: keyword arguments of `modules.images.servable`.
       top: labels a picture.
       batch_size: most pictures a request; large pictures go in smaller batches.
       concurrency: requests at once.
 
     Raises:
-      client.ServingError: the server can't be reached or knows no such model; all answers until then were yielded.
+      contract.ServingError: the server can't be reached or knows no such model; all answers until then were yielded.
     """
     pending: collections.deque[futures.Future] = collections.deque()
     pool = futures.ThreadPoolExecutor(concurrency)
@@ -86,13 +86,13 @@ def _batched(files: Iterable[str | Unusable], size: int) -> Iterator[tuple[str |
 
 def _answer(
     model: Model, batch: Sequence[str | Unusable], preparation: Mapping[str, Any], top: int
-) -> tuple[list[dict[str, Any]], client.ServingError | None]:
+) -> tuple[list[dict[str, Any]], contract.ServingError | None]:
     """Return the records of a batch; with an error that ends all, those before the first that lacks its answer."""
     records: list[dict[str, Any]] = []
     for part in _by_bytes(batch, preparation, records):
         try:
             _ask(model, part, top)
-        except client.ServingError as error:
+        except contract.ServingError as error:
             return list(itertools.takewhile(lambda record: len(record) > 1, records)), error
     return records, None
 
@@ -128,14 +128,14 @@ def _prepare(file: str, preparation: Mapping[str, Any]) -> bytes:
         content = opened.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"more than {limit} bytes, which no picture of image.max_megapixels needs")
-    return images.prepare(content, **preparation).encoded
+    return images.servable(content, **preparation)
 
 
 def _ask(model: Model, good: Sequence[tuple[dict[str, Any], bytes]], top: int) -> None:
     """Fill the answers of prepared pictures into their records."""
     try:
         found = model.ask([encoded for _, encoded in good]).ranked()
-    except client.ServingError as error:
+    except contract.ServingError as error:
         if error.fatal:
             raise
         for record, _ in good:

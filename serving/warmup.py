@@ -10,8 +10,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from modules import signatures
+from serving.model_info import WARMUP_FILE
 
-FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 BATCH_SIZES = (1, 8)
 
 
@@ -39,7 +39,7 @@ def write(version: str, to_replay: Iterator[predict_pb2.PredictRequest]) -> None
       version: its folder, on this machine.
       to_replay: the requests.
     """
-    path = os.path.join(version, FILE)
+    path = os.path.join(version, WARMUP_FILE)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tf.io.TFRecordWriter(path) as writer:
         for request in to_replay:
@@ -53,5 +53,5 @@ def read(version: str) -> list[predict_pb2.PredictRequest]:
     Args:
       version: its folder.
     """
-    records = tf.data.TFRecordDataset(os.path.join(version, FILE)).as_numpy_iterator()
+    records = tf.data.TFRecordDataset(os.path.join(version, WARMUP_FILE)).as_numpy_iterator()
     return [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]

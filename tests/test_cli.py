@@ -142,9 +142,9 @@ def test_predict_refuses_every_bad_file_with_its_reason_and_answers_the_others(t
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (None, "none: no other model has been blessed"),
-        ((0.9, 0.8, ""), "0.8000 (the last blessed model, on the same pictures)"),
-        ((0.7, 0.6, "on 4 of 8"), "0.6000 (the last blessed model; this one 0.7000; on 4 of 8)"),
+        (None, "none: no other model was live"),
+        ((0.9, 0.8, ""), "0.8000 (the model that was live, on the same pictures)"),
+        ((0.7, 0.6, "on 4 of 8"), "0.6000 (the model that was live; this one 0.7000; on 4 of 8)"),
         ((None, None, "no comparison: …"), "no comparison: …"),
     ],
 )

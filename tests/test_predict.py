@@ -298,6 +298,44 @@ def everything(terminal: int) -> str:
     return read.decode()
 
 
+_WATCHED = r"""
+import re, sys
+import cli
+sys.argv = ["finetune", *sys.argv[1:]]
+try:
+    cli.main()
+finally:
+    # Of this program alone: getrusage begins with what started it.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1]
+    heavy = {"tensorflow", "tensorflow_serving", "keras", "tfx", "apache_beam"} & sys.modules.keys()
+    print("peak", peak, *sorted(heavy), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("way", ["gRPC", "REST"])
+def test_a_server_is_asked_without_tensorflow_as_long_as_files_are_plain(served: Path, folder: Path, way: str) -> None:
+    write(folder / "a" / "photo.jpg", encode(np.full((4, 4, 3), 51, np.uint8), "JPEG"))
+    write(folder / "bad.png", b"no picture")
+
+    def asked() -> tuple[list[Any], list[str]]:
+        command = [sys.executable, "-c", _WATCHED, "predict", "--endpoint", url, "--model", str(served), "photos"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        return found, done.stderr.splitlines()[-1].split()
+
+    with endpoints(served) as urls:
+        url = urls[way]
+        found, (_, peak, *heavy) = asked()
+        assert [record.get("label", "none") for record in found] == ["dark"] * 4 + ["none", "dark"]
+        assert heavy == []
+        assert int(peak) < 300_000, "kB"
+        write(folder / "z.gif", encode(np.full((4, 4, 3), 51, np.uint8), "GIF"))
+        found, (_, _, *heavy) = asked()
+        assert found[-1]["label"] == "dark"
+        assert "tensorflow" in heavy
+
+
 @contextlib.contextmanager
 def endpoints(served: Path) -> Iterator[dict[str, str]]:
     server = stand_in.StandIn(served / CONFIG_FILE)

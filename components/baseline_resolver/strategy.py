@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
+from tfx.utils import path_utils
 
+from components.baseline_resolver import adoption
 from components.data_gate import executor as data_gate
+from serving import model_info, versions
 
 CANDIDATE, MODEL, MODEL_BLESSING, VERDICT = "candidate", "model", "model_blessing", "verdict"
+
+_log = logging.getLogger("finetune.components.baseline_resolver")
 
 PUSHED_DESTINATION = "pushed_destination"
 """Property of TFX's PushedModel, where something was published."""
 
 
-class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
-    """Resolves the model blessed last in this pipeline, other than the candidate itself.
+class LiveBaselineStrategy(resolver.ResolverStrategy):
+    """Resolves the model that is served, other than the candidate itself.
 
-    TFX's LatestBlessedModelStrategy would resolve the candidate when a run is repeated, since it was blessed in the run
-    before: the Evaluator would run again, against the model itself. It also takes blessed models of any pipeline that shares
-    the metadata store.
+    A model that was rolled back, or that no server could load, is none to compare with. If the candidate is what is served,
+    the baseline is what that was judged against, so that a repeated run finds its result.
 
     Usage:
       Resolver(
-          strategy_class=LatestBlessedBaselineStrategy,
+          strategy_class=LiveBaselineStrategy,
+          config={"serving_dir": "serving", "root": "pipeline_root/Adopted"},
           candidate=trainer.outputs["model"],
           model=Channel(type=Model),
           model_blessing=Channel(type=ModelBlessing),
       )
+
+    Args:
+      serving_dir: folder of the versions.
+      root: folder for models that are served and that ML Metadata does not know.
     """
+
+    def __init__(self, serving_dir: str, root: str):
+        self._serving_dir, self._root = serving_dir, root
 
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
@@ -44,24 +57,39 @@ class LatestBlessedBaselineStrategy(resolver.ResolverStrategy):
           input_dict: the `candidate`, and every `model` and `model_blessing` there is.
 
         Returns:
-          The `candidate` as it came, `model` and `model_blessing`, both empty as long as no other model was blessed; None
-          without a candidate.
+          The `candidate` as it came, and `model`, empty as long as no other model is served; None without a candidate.
         """
         if not input_dict[CANDIDATE]:
             return None
         (candidate,) = input_dict[CANDIDATE]
         siblings = _ids_in_pipeline_of(store, candidate)
-        models = {
-            model.id: model
-            for model in input_dict[MODEL]
-            if model.id in siblings - {candidate.id} and not _is_deleted(model)
-        }
-        for blessing in sorted(input_dict[MODEL_BLESSING], key=lambda artifact: artifact.id, reverse=True):
-            model_id = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
-            blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY)
-            if blessed == constants.BLESSED_VALUE and model_id in models:
-                return {CANDIDATE: [candidate], MODEL: [models[model_id]], MODEL_BLESSING: [blessing]}
-        return {CANDIDATE: [candidate], MODEL: [], MODEL_BLESSING: []}
+        models = {model.id: model for model in input_dict[MODEL] if model.id in siblings and not _is_deleted(model)}
+        baseline = self._served(store, candidate, models)
+        if baseline is not None and baseline.id == candidate.id:
+            baseline = models.get(_judged_against(candidate, input_dict[MODEL_BLESSING]))
+        return {CANDIDATE: [candidate], MODEL: [baseline] if baseline else [], MODEL_BLESSING: []}
+
+    def _served(
+        self, store: mlmd.MetadataStore, candidate: types.Artifact, models: Mapping[int, types.Artifact]
+    ) -> types.Artifact | None:
+        """The model that is served, as ML Metadata knows it; None if there is none."""
+        served = versions.Versions(self._serving_dir)
+        number = served.served
+        if number is None:
+            return None
+        info, digest = model_info.read(served.path(number)), model_info.digest(served.path(number))
+        # Ids are those of a metadata store that may be gone.
+        known = models.get(int(info.lineage.get("model", 0))) if info else None
+        if known is not None and model_info.digest(path_utils.serving_model_path(known.uri)) == digest:
+            return known
+        for model in models.values():
+            if model.get_string_custom_property(adoption.DIGEST_PROPERTY) == digest:
+                return model
+        _log.warning(
+            "ML Metadata does not have the model that is live: the new one is compared with version %d, which is served",
+            number,
+        )
+        return adoption.adopt(store, _pipelines_of(store, candidate), served.path(number), self._root)
 
 
 class LatestAcceptedDataStrategy(resolver.ResolverStrategy):
@@ -128,11 +156,22 @@ def _was_published_from(store: mlmd.MetadataStore, verdict: types.Artifact) -> b
     )
 
 
+def _judged_against(candidate: types.Artifact, blessings: Iterable[types.Artifact]) -> int:
+    """The id of the model that a blessed one was judged against last; 0 if there was none."""
+    for blessing in sorted(blessings, key=lambda artifact: artifact.id, reverse=True):
+        if (
+            blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY) == candidate.id
+            and blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == constants.BLESSED_VALUE
+        ):
+            return blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY)
+    return 0
+
+
+def _pipelines_of(store: mlmd.MetadataStore, artifact: types.Artifact) -> Sequence[metadata_store_pb2.Context]:
+    return [context for context in store.get_contexts_by_artifact(artifact.id) if context.type == "pipeline"]
+
+
 def _ids_in_pipeline_of(store: mlmd.MetadataStore, artifact: types.Artifact) -> set[int]:
-    contexts: Iterable = store.get_contexts_by_artifact(artifact.id)
     return {
-        sibling.id
-        for context in contexts
-        if context.type == "pipeline"
-        for sibling in store.get_artifacts_by_context(context.id)
+        sibling.id for context in _pipelines_of(store, artifact) for sibling in store.get_artifacts_by_context(context.id)
     }

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import rejects
+from components.image_example_gen import naming, rejects
 from components.image_example_gen.rejects import Reject
 
-_PASSED_OVER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"}
 _STATS_AT_ONCE = 512
 _STAT_THREADS = 16
 UNREADABLE_ERRORS = (OSError, tf.errors.OpError, UnicodeError)
@@ -77,46 +76,17 @@ def names_of(folder: str) -> list[str]:
         return sorted(os.listdir(folder))
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is passed over without a word."""
-    return name.startswith(".") or name.lower() in _PASSED_OVER
-
-
-def is_local(uri: str) -> bool:
-    """Return whether a location has no scheme such as `gs://`: only such locations have links."""
-    return "://" not in uri
-
-
-def leads_outside(root: str, path: str) -> bool:
-    """Return whether a path below a root leaves it, by `..` or by a link.
-
-    Args:
-      root: a folder.
-      path: as somebody wrote it, relative to the root.
-    """
-    normal = os.path.normpath(path)
-    if os.path.isabs(path) or "://" in path or normal == ".." or normal.startswith("../"):
-        return True
-    return is_local(root) and not _is_below(os.path.realpath(os.path.join(root, path)), os.path.realpath(root))
-
-
-def reason_of(error: Exception) -> str:
-    """Return why something can't be read, in one line."""
-    message = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-    return " ".join(str(message).split())
-
-
 def _walk(root: str, below: str, pool: futures.Executor) -> Iterator[FoundFile | Reject]:
     try:
         names = names_of(os.path.join(root, below) if below else root)
     except UNREADABLE_ERRORS as error:
-        yield Reject(below, rejects.UNREADABLE, f"the folder can't be listed: {reason_of(error)}")
+        yield Reject(below, rejects.UNREADABLE, f"the folder can't be listed: {naming.reason_of(error)}")
         return
-    paths = [f"{below}/{name}" if below else name for name in names if not is_hidden(name)]
+    paths = [f"{below}/{name}" if below else name for name in names if not naming.is_hidden(name)]
     for found in _stat_all(root, paths, pool):
         if not isinstance(found, str):
             yield found
-        elif is_local(root) and os.path.islink(os.path.join(root, found)):
+        elif naming.is_local(root) and os.path.islink(os.path.join(root, found)):
             yield Reject(found, rejects.LINKED_FOLDER, "links to a folder, whose files are taken where they lie")
         else:
             yield from _walk(root, found, pool)
@@ -124,7 +94,7 @@ def _walk(root: str, below: str, pool: futures.Executor) -> Iterator[FoundFile |
 
 def _stat_all(root: str, paths: Iterable[str], pool: futures.Executor) -> Iterator[FoundFile | Reject | str]:
     """Look paths up, many at once; a folder comes back as its path."""
-    if is_local(root):  # a look-up takes microseconds there, less than handing it to a thread
+    if naming.is_local(root):  # a look-up takes microseconds there, less than handing it to a thread
         yield from (_stat(root, path) for path in paths)
         return
     remaining = iter(paths)
@@ -137,15 +107,11 @@ def _stat(root: str, path: str) -> FoundFile | Reject | str:
     try:
         path.encode()
     except UnicodeEncodeError:
-        return Reject(rejects.printable(path), rejects.BAD_NAME, "the name is not UTF-8; rename it")
-    if is_local(root) and os.path.islink(full) and leads_outside(root, path):
+        return Reject(naming.printable(path), rejects.BAD_NAME, "the name is not UTF-8; rename it")
+    if naming.is_local(root) and os.path.islink(full) and naming.leads_outside(root, path):
         return Reject(path, rejects.OUTSIDE_ROOT, "links to a place outside the source")
     try:
         stat = fileio.stat(full)
     except UNREADABLE_ERRORS as error:
-        return Reject(path, rejects.UNREADABLE, f"can't be read: {reason_of(error)}")
+        return Reject(path, rejects.UNREADABLE, f"can't be read: {naming.reason_of(error)}")
     return path if stat.is_directory else FoundFile(path, stat.length, stat.mtime_nsec)
-
-
-def _is_below(path: str, root: str) -> bool:
-    return path == root or path.startswith(root.rstrip("/") + "/")

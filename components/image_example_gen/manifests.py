@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import listing, rejects
+from components.image_example_gen import listing, naming, rejects
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError
 from modules import features
@@ -51,7 +51,7 @@ def files(uri: str) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
         for row in batch:
             if isinstance(row, Reject):
                 yield Row("", "", ""), row
-            elif listing.leads_outside(root, row.path):
+            elif naming.leads_outside(root, row.path):
                 yield row, Reject(row.path, rejects.OUTSIDE_ROOT, f"leads outside the folder of {os.path.basename(uri)}")
             else:
                 good.append(row)

@@ -13,7 +13,7 @@ import apache_beam as beam
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import listing, parallel, rejects, sources
+from components.image_example_gen import listing, naming, parallel, rejects, sources
 from components.image_example_gen.rejects import Reject
 from modules import autotuning, features, images
 
@@ -126,7 +126,7 @@ class PrepareImages(beam.DoFn):
             with fileio.open(file.uri, "rb") as opened:
                 encoded = opened.read()
         except listing.UNREADABLE_ERRORS as error:
-            return Reject(file.path, rejects.UNREADABLE, f"can't be read: {listing.reason_of(error)}")
+            return Reject(file.path, rejects.UNREADABLE, f"can't be read: {naming.reason_of(error)}")
         return self._prepare(file, encoded)
 
     def _prepare_records(self, file: sources.RecordFile) -> Iterator[tuple[Prepared, bytes] | Reject]:
@@ -141,7 +141,7 @@ class PrepareImages(beam.DoFn):
                     yield f"{file.path}#{count}", file.span, record
                     count += 1
             except tf.errors.OpError as error:
-                message = f"can't be read from record {count} on: {listing.reason_of(error)}"
+                message = f"can't be read from record {count} on: {naming.reason_of(error)}"
                 failure = Reject(file.path, rejects.UNREADABLE, message)
 
         yield from parallel.in_order(self._pool, self._prepare_record, records(), self._ahead)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from tfx.dsl.io import fileio
 
+from components.image_example_gen import naming
+
 REJECTS_FILE = "rejects.jsonl"
 DUPLICATES_FILE = "duplicates.jsonl"
 COUNTS_FILE = "counts.jsonl"
@@ -38,7 +40,8 @@ class Reject(NamedTuple):
 
     def to_json(self) -> str:
         """Return one line of JSON."""
-        return json.dumps({"path": printable(self.path), "code": self.code, "message": self.message}, ensure_ascii=False)
+        line = {"path": naming.printable(self.path), "code": self.code, "message": self.message}
+        return json.dumps(line, ensure_ascii=False)
 
 
 class Summary(NamedTuple):
@@ -112,11 +115,6 @@ def read_summary(folder: str) -> Summary:
     duplicates = sum(1 for _ in _lines(os.path.join(folder, DUPLICATES_FILE)))
     spans = tuple(line["name"] for line in _lines(os.path.join(folder, SPANS_FILE)))
     return Summary(counts, codes.total(), duplicates, tuple(first), dict(codes), path, spans)
-
-
-def printable(path: str) -> str:
-    """Return a path that can be written as UTF-8."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _lines(path: str) -> Iterator[dict]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import listing, manifests, rejects
+from components.image_example_gen import listing, manifests, naming, rejects
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError, Location
 from modules import features
@@ -182,9 +182,9 @@ def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
 def _has_split_folders(uri: str) -> bool:
     """Whether a tree has train, eval and test above its classes."""
     try:
-        names = [name for name in listing.names_of(uri) if not listing.is_hidden(name)]
+        names = [name for name in listing.names_of(uri) if not naming.is_hidden(name)]
     except listing.UNREADABLE_ERRORS as error:
-        raise DataError(f"{uri}: can't be listed: {listing.reason_of(error)}") from None
+        raise DataError(f"{uri}: can't be listed: {naming.reason_of(error)}") from None
     if not {*names} & {*features.SPLITS}:
         return False
     folders = {name for name in names if fileio.isdir(os.path.join(uri, name))}

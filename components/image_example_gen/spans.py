@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import listing, rejects
+from components.image_example_gen import listing, naming
 
 _EXPECTED = "expected {SPAN}, or {YYYY}, {MM} and {DD}, once, and {VERSION} only beside them"
 _PLACEHOLDER = re.compile(r"\{(?:(?P<number>SPAN|VERSION)(?::(?P<width>[1-9][0-9]*))?|(?P<date>YYYY|MM|DD))\}")
@@ -140,7 +140,7 @@ def _named(base: str, components: list[str], wrong: list[str]) -> Iterator[tuple
                     deeper[os.path.join(name, _filled(component, own))] = own
                 elif _expression(component, digits_alone=False).fullmatch(entry):
                     zeros = "" if _ANY_NUMBER.search(component) else ", with leading zeros"
-                    shown = rejects.printable(os.path.join(name, entry))
+                    shown = naming.printable(os.path.join(name, entry))
                     wrong.append(f"{shown} does not fit {component}: digits 0 to 9 alone{zeros}")
         places = deeper
     for name, digits in places.items():
@@ -161,8 +161,8 @@ def _entries(base: str, name: str, wrong: list[str]) -> list[str]:
         try:
             entries.update(listing.names_of(one))
         except listing.UNREADABLE_ERRORS as error:
-            wrong.append(f"{name or base} can't be listed: {listing.reason_of(error)}")
-    return sorted(entry for entry in entries if not listing.is_hidden(entry))
+            wrong.append(f"{name or base} can't be listed: {naming.reason_of(error)}")
+    return sorted(entry for entry in entries if not naming.is_hidden(entry))
 
 
 def _latest_versions(

@@ -27,6 +27,7 @@ class PublisherSpec(component_spec.ComponentSpec):
         **standard_component_specs.PusherSpec.INPUTS,
         standard_component_specs.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
         executor.EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        executor.BASELINE_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         executor.CONTAINER_BLESSING_KEY: _BLESSING,
     }
     OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
@@ -52,6 +53,7 @@ class Publisher(base_component.BaseComponent):
         evaluation: types.BaseChannel,
         model_blessing: types.BaseChannel,
         infra_blessing: types.BaseChannel,
+        baseline_model: types.BaseChannel,
         destination: Mapping[str, Any],
         run_id: str | data_types.RuntimeParameter,
         container_blessing: types.BaseChannel | None = None,
@@ -64,9 +66,12 @@ class Publisher(base_component.BaseComponent):
           evaluation: channel of type `standard_artifacts.ModelEvaluation`, as ModelEvaluator makes it.
           model_blessing: channel of type `standard_artifacts.ModelBlessing`.
           infra_blessing: channel of type `standard_artifacts.InfraBlessing`, of ServingCheck.
+          baseline_model: channel of type `standard_artifacts.Model`, what the model was judged against; may resolve to
+            nothing.
           destination: `folder` of the versions; `name` of the model at the server; `base_path`, the folder as the server
-            sees it, or None; `keep`, how many versions stay, or None; `image` and `config_fingerprint`, for
-            `model_info.json`.
+            sees it, or None; `keep`, how many versions stay, or None; `grace_seconds`, how long one stays that was live;
+            `endpoint` of a server that has to serve the version within `wait_seconds`, or None; `image` and
+            `config_fingerprint`, for `model_info.json`.
           run_id: differs from run to run.
           container_blessing: channel of type `standard_artifacts.InfraBlessing`, of TFX's InfraValidator.
         """
@@ -77,6 +82,7 @@ class Publisher(base_component.BaseComponent):
                 evaluation=evaluation,
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
+                baseline_model=baseline_model,
                 container_blessing=container_blessing,
                 destination=json.dumps(dict(destination)),
                 run_id=run_id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -18,11 +17,13 @@ from tfx import types
 from tfx.components.pusher import executor as pusher
 from tfx.components.util import model_utils
 from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import path_utils
 
 from components.model_evaluator import gate, samples
 from modules import signatures
-from serving import files, model_info, versions, warmup
+from serving import arrival, files, model_info, versions, warmup
 
+BASELINE_KEY = standard_component_specs.BASELINE_MODEL_KEY
 EVALUATION_KEY = standard_component_specs.EVALUATION_KEY
 CONTAINER_BLESSING_KEY = "container_blessing"
 DESTINATION_KEY = "destination"
@@ -45,65 +46,66 @@ class Executor(pusher.Executor):
         """Publish the model, if it is blessed.
 
         Args:
-          input_dict: `model`, `examples`, `evaluation`, `model_blessing`, `infra_blessing` and, if TFX's InfraValidator ran,
-            `container_blessing`.
+          input_dict: `model`, `examples`, `evaluation`, `model_blessing`, `infra_blessing`; `baseline_model`, if the model
+            was judged against one; `container_blessing`, if TFX's InfraValidator ran.
           output_dict: `pushed_model`.
           exec_properties: `destination`, JSON of what `component.Publisher` takes; `run_id`.
+
+        Raises:
+          versions.SupersededError: another model is served by now than this one was judged against.
+          arrival.NotServedError: no server serves it; the version before is live again.
         """
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
-        container = input_dict.get(CONTAINER_BLESSING_KEY)
-        blessed = self.CheckBlessing(input_dict)
-        if not blessed or (container and not model_utils.is_infra_validated(container[0])):
-            self._MarkNotPushed(pushed)
-            return
         destination = json.loads(exec_properties[DESTINATION_KEY])
         store = versions.Versions(destination["folder"])
-        model = self.GetModelPath(input_dict)
-        digest = hashlib.sha256(json.dumps(files.digests(model)).encode()).hexdigest()
-        name, base_path = destination["name"], destination["base_path"]
-        number = _published(store, digest, name, base_path)
-        if number is None:
-            describe = functools.partial(_complete, input_dict, destination, exec_properties[RUN_ID_KEY], digest)
-            number = store.publish(model, describe, name, base_path)
-            if destination["keep"] is not None:
-                gone = store.prune(destination["keep"])
-                if gone:
-                    _log.info("deleted by serving.keep = %d: %s", destination["keep"], ", ".join(map(str, gone)))
-        elif number in store.withdrawn:
-            _log.warning("version %d was rolled back and stays so; models rollback --to %d undoes that", number, number)
+        store.describe(destination["name"], destination["base_path"])
+        container = input_dict.get(CONTAINER_BLESSING_KEY)
+        if not self.CheckBlessing(input_dict) or (container and not model_utils.is_infra_validated(container[0])):
             self._MarkNotPushed(pushed)
             return
-        else:
-            store.keep_pointing(name, base_path)
+        baseline = input_dict.get(BASELINE_KEY)
+        try:
+            number = store.publish(
+                self.GetModelPath(input_dict),
+                functools.partial(_complete, input_dict, destination, exec_properties[RUN_ID_KEY]),
+                destination["name"],
+                destination["base_path"],
+                model_info.digest(path_utils.serving_model_path(baseline[0].uri)) if baseline else None,
+                awaited=destination["endpoint"] is not None,
+            )
+        except versions.WithdrawnError as error:
+            what = f"version {error.number} was rolled back and stays so"
+            _log.warning("%s; models rollback --to %d undoes that, while it is there", what, error.number)
+            self._MarkNotPushed(pushed)
+            return
+        if destination["endpoint"] is not None:
+            _wait(store, number, destination, artifact_utils.get_single_uri(input_dict[EVALUATION_KEY]))
+        if destination["keep"] is not None and (gone := store.prune(destination["keep"], destination["grace_seconds"])):
+            _log.info("deleted by serving.keep = %d: %s", destination["keep"], ", ".join(map(str, gone)))
         self._MarkPushed(pushed, store.path(number), str(number))
 
 
-def _published(store: versions.Versions, digest: str, name: str, base_path: str | None) -> int | None:
-    """The version that this very model has already, live or withdrawn by a rollback; None to publish it."""
-    numbers, live = store.numbers(), store.live
-    for number in reversed(numbers):
-        info = model_info.read(store.path(number))
-        if info is None or info.model_digest != digest:
-            continue
-        if number == live or number in store.withdrawn:
-            return number
-        if number != numbers[-1]:
-            return None  # an older configuration is back: its model becomes the newest version
-        # A publisher was killed between its last two steps.
-        store.make_live(number, name, base_path)
-        return number
-    return None
+def _wait(store: versions.Versions, number: int, destination: dict[str, Any], evaluation: str) -> None:
+    """Have a server serve a version, or go back to the one before."""
+    sample = samples.read(evaluation)[0]
+    try:
+        arrival.wait(destination["endpoint"], number, destination["wait_seconds"], sample.image, sample.labels)
+    except arrival.NotServedError as error:
+        before = store.retreat(number)
+        back = f"version {before} is live again" if before else "there is no version to go back to"
+        raise arrival.NotServedError(f"{error}; {back}") from None
+    store.confirm(number)
 
 
 def _complete(
     input_dict: dict[str, list[types.Artifact]],
     destination: dict[str, Any],
     run_id: str,
-    digest: str,
     folder: str,
     number: int,
 ) -> None:
     """Add warm-up requests and `model_info.json` to a version that is being written."""
+    digest = model_info.digest(folder)
     evaluation = artifact_utils.get_single_instance(input_dict[EVALUATION_KEY])
     (model,), (examples,) = input_dict[standard_component_specs.MODEL_KEY], input_dict[standard_component_specs.EXAMPLES_KEY]
     kept = samples.read(evaluation.uri)

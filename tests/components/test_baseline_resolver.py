@@ -1,16 +1,24 @@
+import logging
+import shutil
+from pathlib import Path
+
 import ml_metadata as mlmd
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import standard_artifacts
+from tfx.utils import path_utils
 
-from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LatestBlessedBaselineStrategy
+from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LiveBaselineStrategy
 from components.data_gate.component import DataVerdict
+from serving import model_info, versions
 
 
 class Store:
-    """A metadata store in memory, with models of two pipelines."""
+    """A metadata store in memory, with models of two pipelines, and what one of them has published."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.served = versions.Versions(str(folder / "serving"))
         config = metadata_store_pb2.ConnectionConfig()
         config.fake_database.SetInParent()
         self.store = mlmd.MetadataStore(config)
@@ -30,7 +38,10 @@ class Store:
         attribution = metadata_store_pb2.Attribution(artifact_id=model_id, context_id=self.pipelines[pipeline])
         self.store.put_attributions_and_associations([attribution], [])
         model = standard_artifacts.Model()
-        model.id = model_id
+        model.id, model.uri = model_id, str(self.folder / "models" / str(model_id))
+        exported = Path(path_utils.serving_model_dir(model.uri))
+        exported.mkdir(parents=True)
+        (exported / "saved_model.pb").write_text(f"graph {model_id}")
         self.models.append(model)
         return model
 
@@ -67,65 +78,146 @@ class Store:
         assert resolved is not None
         return resolved["verdict"][0].id if resolved["verdict"] else None
 
-    def judge(self, model: standard_artifacts.Model, blessed: bool) -> None:
+    def judge(self, model: standard_artifacts.Model, blessed: bool, against: standard_artifacts.Model | None = None) -> None:
         blessing = standard_artifacts.ModelBlessing()
         blessing.id = 1000 + len(self.blessings)
         blessing.set_int_custom_property("blessed", int(blessed))
         blessing.set_int_custom_property("current_model_id", model.id)
+        if against is not None:
+            blessing.set_int_custom_property("baseline_model_id", against.id)
         self.blessings.append(blessing)
 
-    def baseline_of(self, candidate: standard_artifacts.Model) -> int | None:
-        resolved = LatestBlessedBaselineStrategy().resolve_artifacts(
+    def publish(
+        self, model: standard_artifacts.Model, against: standard_artifacts.Model | None = None, awaited: bool = False
+    ) -> int:
+        """Bless a model, and make it live."""
+        self.judge(model, blessed=True, against=against)
+        exported = path_utils.serving_model_path(model.uri)
+
+        def describe(folder: str, number: int) -> None:
+            info = model_info.ModelInfo(
+                version=number,
+                published="",
+                name="ours",
+                labels=[],
+                image={},
+                metrics={},
+                git_revision=None,
+                config_fingerprint="",
+                data_fingerprint="",
+                lineage={"model": str(model.id)},
+                versions={},
+                warmup=[],
+                model_digest=model_info.digest(folder),
+                files={},
+            )
+            Path(folder, model_info.FILE).write_text(info.model_dump_json())
+
+        return self.served.publish(exported, describe, "ours", awaited=awaited)
+
+    def baseline(self, candidate: standard_artifacts.Model) -> standard_artifacts.Model | None:
+        strategy = LiveBaselineStrategy(self.served.folder, str(self.folder / "Adopted"))
+        resolved = strategy.resolve_artifacts(
             self.store,
             {"candidate": [candidate], "model": list(self.models), "model_blessing": list(self.blessings)},
         )
         assert resolved is not None
-        assert len(resolved["model"]) == len(resolved["model_blessing"])
-        return resolved["model"][0].id if resolved["model"] else None
+        assert resolved["candidate"] == [candidate]
+        return resolved["model"][0] if resolved["model"] else None
+
+    def baseline_of(self, candidate: standard_artifacts.Model) -> int | None:
+        found = self.baseline(candidate)
+        return found.id if found else None
 
 
 @pytest.fixture
-def store() -> Store:
-    return Store()
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
 
 
 def test_the_first_model_has_no_baseline_also_when_its_run_is_repeated(store: Store) -> None:
     first = store.model()
     assert store.baseline_of(first) is None
-    store.judge(first, blessed=True)
+    store.publish(first)
     assert store.baseline_of(first) is None
 
 
-def test_the_last_blessed_model_is_the_baseline_and_a_refused_one_never_is(store: Store) -> None:
-    first, refused = store.model(), store.model()
-    store.judge(first, blessed=True)
+def test_what_is_live_is_the_baseline_and_what_was_only_blessed_is_none(store: Store) -> None:
+    first, refused, unservable = store.model(), store.model(), store.model()
+    store.publish(first)
     store.judge(refused, blessed=False)
+    store.judge(unservable, blessed=True, against=first)
     assert store.baseline_of(store.model()) == first.id
     better = store.model()
-    store.judge(better, blessed=True)
+    store.publish(better, against=first)
     assert store.baseline_of(store.model()) == better.id
-    assert store.baseline_of(better) == first.id
+    assert store.baseline_of(better) == first.id, "what it was judged against"
 
 
-def test_an_old_model_that_comes_back_is_judged_against_the_newer_one(store: Store) -> None:
+def test_a_model_that_was_rolled_back_is_no_baseline(store: Store) -> None:
+    first, second = store.model(), store.model()
+    store.publish(first)
+    store.publish(second, against=first)
+    store.served.rollback()
+    assert store.baseline_of(store.model()) == first.id
+    assert store.baseline_of(second) == first.id
+    assert store.baseline_of(first) is None
+
+
+def test_a_model_that_no_server_has_confirmed_is_no_baseline(store: Store) -> None:
+    first, second = store.model(), store.model()
+    number = store.publish(first, awaited=True)
+    assert store.baseline_of(store.model()) is None
+    store.served.confirm(number)
+    store.publish(second, against=first, awaited=True)
+    assert store.baseline_of(store.model()) == first.id
+
+
+def test_an_old_model_that_comes_back_is_judged_against_what_is_live(store: Store) -> None:
     old, new = store.model(), store.model()
-    store.judge(old, blessed=True)
-    store.judge(new, blessed=True)
+    store.publish(old)
+    store.publish(new, against=old)
     assert store.baseline_of(old) == new.id
+    store.publish(old, against=new)
+    assert store.baseline_of(old) == new.id
+    assert store.baseline_of(new) == old.id
 
 
-def test_models_of_other_pipelines_in_the_same_store_are_no_baseline(store: Store) -> None:
-    theirs = store.model(pipeline=1)
-    store.judge(theirs, blessed=True)
+def test_where_nothing_is_served_there_is_no_baseline(store: Store) -> None:
+    model = store.model()
+    number = store.publish(model)
+    shutil.rmtree(store.served.path(number))
     assert store.baseline_of(store.model()) is None
 
 
-def test_a_model_that_somebody_deleted_is_no_baseline(store: Store) -> None:
-    first, second = store.model(), store.model()
-    store.judge(first, blessed=True)
-    store.judge(second, blessed=True)
-    second.mlmd_artifact.state = metadata_store_pb2.Artifact.DELETED
-    assert store.baseline_of(store.model()) == first.id
+@pytest.mark.parametrize("lost", ["deleted", "another's id", "another pipeline's"])
+def test_a_live_model_that_ml_metadata_does_not_know_is_adopted_once(
+    store: Store, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = store.model(pipeline=1 if lost == "another pipeline's" else 0)
+    number = store.publish(model)
+    if lost == "deleted":
+        model.mlmd_artifact.state = metadata_store_pb2.Artifact.DELETED
+    elif lost == "another's id":
+        Path(path_utils.serving_model_path(model.uri), "saved_model.pb").write_text("of another metadata store")
+    candidate = store.model()
+    with caplog.at_level(logging.WARNING):
+        adopted = store.baseline(candidate)
+    assert adopted is not None
+    assert adopted.id not in {one.id for one in (model, candidate)}
+    assert f"compared with version {number}, which is served" in caplog.text
+    files = [path.name for path in Path(adopted.uri).rglob("*") if path.is_file()]
+    assert files == ["saved_model.pb"]
+    assert Path(path_utils.serving_model_path(adopted.uri), "saved_model.pb").read_text() == f"graph {model.id}"
+    (written,) = (one for one in store.store.get_artifacts_by_context(store.pipelines[0]) if one.id == adopted.id)
+    assert written.state == metadata_store_pb2.Artifact.LIVE
+    (event,) = store.store.get_events_by_artifact_ids([adopted.id])
+    assert event.type == metadata_store_pb2.Event.OUTPUT
+    # As TFX hands it on from now on.
+    again = standard_artifacts.Model()
+    again.set_mlmd_artifact(written)
+    store.models.append(again)
+    assert store.baseline_of(store.model()) == adopted.id
 
 
 def test_data_are_compared_with_those_that_a_model_was_published_from(store: Store) -> None:

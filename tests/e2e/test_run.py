@@ -30,7 +30,7 @@ def test_the_first_run_trains_and_pushes_a_model(project: Project, first: Finish
     assert first.code == 0, first.err
     accuracy = float(re.findall(r"test accuracy +([\d.]+)", first.out)[0])
     assert 0.6 <= accuracy < 1.0
-    assert "none: no other model has been blessed" in first.out
+    assert "none: no other model was live" in first.out
     assert re.search(r"gate +blessed", first.out)
     (version,) = project.versions()
     assert re.findall(r"^model +(\S+)", first.out, re.MULTILINE) == [str(project.serving / version)]

@@ -284,12 +284,18 @@ def test_models_are_listed_verified_rolled_back_and_pruned_while_a_server_follow
     store = versions.Versions(str(folder))
     old = live_of(published)
 
-    def number_it(version: str, number: int) -> None:
-        info = model_info.read(version)
-        assert info is not None
-        Path(version, model_info.FILE).write_text(info.model_copy(update={"version": number}).model_dump_json())
+    exported = tmp_path / "exported"
+    shutil.copytree(store.path(old), exported)
+    info = model_info.read(store.path(old))
+    assert info is not None
+    (exported / model_info.FILE).unlink()
+    (exported / "assets.extra" / "note").write_text("another model")
 
-    new = store.publish(store.path(old), number_it, "small")
+    def number_it(version: str, number: int) -> None:
+        own = info.model_copy(update={"version": number, "model_digest": model_info.digest(version)})
+        Path(version, model_info.FILE).write_text(own.model_dump_json())
+
+    new = store.publish(str(exported), number_it, "small")
     server = stand_in.StandIn(folder / versions.CONFIG_FILE)
     models = functools.partial(finetune, "models")
     try:
@@ -307,7 +313,9 @@ def test_models_are_listed_verified_rolled_back_and_pruned_while_a_server_follow
         until(lambda: server.states.get(old) == stand_in.State.AVAILABLE and server.states[new] == stand_in.State.END)
         assert models("list", "--serving-dir", str(folder)).out.splitlines()[-1].endswith(" withdrawn")
 
-        pruned = models("prune", "--keep", "1", "--serving-dir", str(folder))
+        young = models("prune", "--keep", "1", "--serving-dir", str(folder))
+        assert (young.code, young.out) == (0, "")
+        pruned = models("prune", "--keep", "1", "--grace", "0", "--serving-dir", str(folder))
         assert pruned.code == 0
         assert f"{new} is deleted" in pruned.out
         assert store.numbers() == [old]

@@ -1,9 +1,12 @@
 import io
+import re
 
+import hypothesis
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from modules import images
 from tests import corpus
@@ -46,6 +49,35 @@ def test_a_bad_file_is_refused_with_its_reason(kind: str) -> None:
     assert error.value.code == code
     assert str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [*corpus.VALID, *corpus.BAD])
+def test_what_is_sent_to_a_server_is_what_training_would_take(kind: str) -> None:
+    content = corpus.VALID[kind][0](0) if kind in corpus.VALID else corpus.BAD[kind][0]
+    assert_same_fate(content)
+
+
+@hypothesis.given(st.sampled_from(["JPEG", "PNG"]), st.integers(0, 2**31), st.sampled_from(["changed", "cut", "longer"]))
+def test_what_is_sent_to_a_server_is_what_training_would_take_of_damaged_files_too(kind: str, seed: int, how: str) -> None:
+    random, content = np.random.default_rng(seed), bytearray(random_picture(seed % 5, kind=kind))
+    place = int(random.integers(1, len(content)))
+    if how == "changed":
+        content[place] = random.integers(256)
+    elif how == "cut":
+        del content[place:]
+    else:
+        content += random.bytes(20)
+    assert_same_fate(bytes(content))
+
+
+def assert_same_fate(content: bytes) -> None:
+    try:
+        expected = images.prepare(content).encoded
+    except images.BadImageError as error:
+        with pytest.raises(images.BadImageError, match=re.escape(str(error))):
+            images.servable(content)
+    else:
+        assert images.servable(content) == expected
 
 
 def test_the_corpus_is_large_enough() -> None:

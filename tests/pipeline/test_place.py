@@ -7,8 +7,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
-from pipeline import adoption, place
-from serving import versions
+from pipeline import place
 
 LIVE, DELETED = metadata_store_pb2.Artifact.LIVE, metadata_store_pb2.Artifact.DELETED
 
@@ -94,42 +93,3 @@ def test_artifacts_of_which_no_metadata_is_left_are_set_aside(tmp_path: Path) ->
     assert aside.name.startswith("pipeline_root.orphaned-")
     assert (aside / "Trainer").is_dir()
     place.set_orphans_aside(str(tmp_path), has_metadata=False)
-
-
-def published(folder: Path) -> tuple[str, int]:
-    """A serving folder with a live version."""
-    model = folder / "exported"
-    (model / "variables").mkdir(parents=True)
-    (model / "saved_model.pb").write_bytes(b"graph")
-    (model / "variables" / "variables.index").write_bytes(b"weights")
-    serving = str(folder / "serving")
-    return serving, versions.Versions(serving).publish(str(model), lambda folder, number: None, "ours")
-
-
-def test_the_live_version_is_adopted_where_no_blessed_model_is_left(project: Project) -> None:
-    serving, number = published(project.folder)
-    with place.inside(str(project.folder)):
-        assert adoption.adopt(project.connection, "ours", "pipeline_root", serving) == number
-        # Now one is known.
-        assert adoption.adopt(project.connection, "ours", "pipeline_root", serving) is None
-    model, blessing = project.store.get_artifacts_by_context(project.context)
-    assert (model.type, blessing.type) == ("Model", "ModelBlessing")
-    assert blessing.custom_properties["current_model_id"].int_value == model.id
-    copied = project.folder / model.uri / "Format-Serving" / "saved_model.pb"
-    assert copied.read_bytes() == b"graph"
-
-
-def test_a_blessed_model_that_is_there_leaves_nothing_to_adopt_and_one_that_was_deleted_does(project: Project) -> None:
-    serving, number = published(project.folder)
-    model = project.add("pipeline_root/Trainer/model/1")
-    project.add("pipeline_root/Evaluator/blessing/2", kind="ModelBlessing", blessed=1, current_model_id=model)
-    with place.inside(str(project.folder)):
-        assert adoption.adopt(project.connection, "ours", "pipeline_root", serving) is None
-        (project.folder / "pipeline_root/Trainer/model/1/file").unlink()
-        place.note_deleted(project.connection, "ours")
-        assert adoption.adopt(project.connection, "ours", "pipeline_root", serving) == number
-
-
-def test_where_nothing_is_served_nothing_is_adopted(project: Project) -> None:
-    with place.inside(str(project.folder)):
-        assert adoption.adopt(project.connection, "ours", "pipeline_root", str(project.folder / "serving")) is None

@@ -1,18 +1,23 @@
 import contextlib
 import itertools
 import multiprocessing
+import os
 import random
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
 
-from serving import files, versions
+from serving import files, model_info, versions
 
 PARTS = 20
+GRACE = 60.0
+Model = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +34,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A folder that counts as an exported model."""
-    folder = tmp_path / "model"
-    (folder / "variables").mkdir(parents=True)
-    (folder / "saved_model.pb").write_bytes(b"graph")
-    return folder
+def model(tmp_path: Path) -> Model:
+    """Write a folder that counts as an exported model, with a graph of its own."""
+
+    def write(graph: str) -> str:
+        folder = tmp_path / "models" / graph
+        (folder / "variables").mkdir(parents=True, exist_ok=True)
+        (folder / "saved_model.pb").write_text(graph)
+        (folder / "variables" / "variables.index").write_text("weights")
+        return str(folder)
+
+    return write
 
 
 def nothing(folder: str, number: int) -> None:
@@ -45,9 +55,13 @@ def number_it(folder: str, number: int) -> None:
     Path(folder, "assets", "number").write_text(str(number))
 
 
-def publish_on_and_on(serving: str, model: str) -> None:
-    while True:
-        versions.Versions(serving).publish(model, number_it, "digits")
+def publish_on_and_on(serving: str, exported: str) -> None:
+    """Publish a model that differs from all others, and another one."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(exported, folder, dirs_exist_ok=True)
+        while True:
+            Path(folder, "assets", "part0").write_bytes(os.urandom(5000))
+            versions.Versions(serving).publish(folder, number_it, "digits")
 
 
 def roll_back_and_prune_on_and_on(serving: str) -> None:
@@ -56,7 +70,8 @@ def roll_back_and_prune_on_and_on(serving: str) -> None:
         time.sleep(0.05)
         with contextlib.suppress(versions.VersionError):
             store.rollback()
-        store.prune(3)
+        with contextlib.suppress(versions.VersionError):
+            store.prune(3, grace=GRACE)
 
 
 def load(version: Path) -> None:
@@ -101,9 +116,10 @@ class Killed:
             process.join()
 
 
-def assert_no_leftovers(store: versions.Versions, *more: str) -> None:
+def assert_no_leftovers(store: versions.Versions) -> None:
     others = {path.name for path in Path(store.folder).iterdir()} - {str(number) for number in store.numbers()}
-    assert others == {".lock", ".last_version", "models.config", *more}
+    assert others == {".lock", ".staging", ".state", "models.config"}
+    assert not list(Path(store.folder, ".staging").iterdir())
 
 
 def test_killed_publishers_leave_nothing_that_a_server_would_load_half(tmp_path: Path, exported: Path) -> None:
@@ -124,6 +140,7 @@ def test_killed_publishers_leave_nothing_that_a_server_would_load_half(tmp_path:
     finally:
         publishers.end()
     assert publishers.kills > 10
+    (exported / "assets" / "part0").write_bytes(os.urandom(5000))
     last = store.publish(str(exported), number_it, "digits")
     assert last == max(store.numbers()) > max(seen)
     assert store.live == last
@@ -149,37 +166,34 @@ def test_rolling_back_and_pruning_leave_a_server_what_it_is_told_to_serve(tmp_pa
             live = store.live
             assert live is not None
             if not served or live != served[-1]:
-                try:
-                    load(serving / str(live))
-                except (OSError, tf.errors.OpError, AssertionError):
-                    # A server keeps what it has, and reads the configuration again: it was rolled back from and pruned,
-                    # perhaps between its graph and its assets.
-                    assert store.live != live
-                else:
-                    served.append(live)
+                # Whatever happens meanwhile, it stays for longer than this takes.
+                load(serving / str(live))
+                served.append(live)
     finally:
         jobs.end()
     assert jobs.kills > 5
-    store.publish(str(exported), number_it, "digits")
-    assert store.prune(1)
-    assert_no_leftovers(store, *([".withdrawn"] if (serving / ".withdrawn").exists() else []))
+    (exported / "assets" / "part0").write_bytes(os.urandom(5000))
+    last = store.publish(str(exported), number_it, "digits")
+    store.prune(1, grace=0)
+    assert store.numbers() == [last] == [store.live]
+    assert_no_leftovers(store)
 
 
 def test_numbers_grow_when_the_clock_goes_back_and_after_pruning(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = versions.Versions(str(tmp_path / "serving"))
-    first = store.publish(str(model), nothing, "digits")
+    first = store.publish(model("a"), nothing, "digits")
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    second = store.publish(str(model), nothing, "digits")
+    second = store.publish(model("b"), nothing, "digits")
     store.rollback()
-    assert store.prune(1) == [second]
-    assert store.publish(str(model), nothing, "digits") > second > first
+    assert store.prune(1, grace=0) == [second]
+    assert store.publish(model("c"), nothing, "digits") > second > first
 
 
-def test_a_rollback_points_the_server_back_and_withdraws_what_is_above(tmp_path: Path, model: Path) -> None:
+def test_a_rollback_points_the_server_back_and_withdraws_the_models_above(tmp_path: Path, model: Model) -> None:
     store = versions.Versions(str(tmp_path / "serving"))
-    one, two, three = (store.publish(str(model), nothing, "digits", "/models") for _ in range(3))
+    one, two, three = (store.publish(model(graph), nothing, "digits", "/models") for graph in "abc")
     assert store.rollback() == two == store.live
     assert store.rollback() == one == store.live
     assert store.withdrawn == [two, three]
@@ -187,39 +201,268 @@ def test_a_rollback_points_the_server_back_and_withdraws_what_is_above(tmp_path:
         store.rollback()
     assert store.rollback(three) == three == store.live
     assert store.withdrawn == [two]
-    assert 'base_path: "/models"' in (tmp_path / "serving" / "models.config").read_text()
+    assert 'base_path: "/models"' in config_of(store)
     with pytest.raises(versions.VersionError, match="no version 7; there are"):
         store.rollback(7)
 
 
-def test_pruning_keeps_the_live_version_and_the_highest_ones(tmp_path: Path, model: Path) -> None:
+def test_what_was_rolled_back_is_not_published_again_not_even_when_its_version_is_pruned(
+    tmp_path: Path, model: Model
+) -> None:
     store = versions.Versions(str(tmp_path / "serving"))
-    numbers = [store.publish(str(model), nothing, "digits") for _ in range(5)]
-    store.rollback(numbers[0])
-    assert store.prune(3) == numbers[1:3]
-    assert store.numbers() == [numbers[0], *numbers[3:]]
-    assert store.live == numbers[0]
+    good, bad = (store.publish(model(graph), nothing, "digits") for graph in ("good", "bad"))
+    store.rollback()
+    for there in (True, False):
+        with pytest.raises(versions.WithdrawnError) as error:
+            store.publish(model("bad"), nothing, "digits")
+        assert error.value.number == bad
+        assert (bad in store.numbers()) == there
+        store.prune(1, grace=0)
+    assert store.live == good
+    # Whoever is sure makes it live, while it is there.
+    better = store.publish(model("better"), nothing, "digits")
+    store.rollback()
+    assert store.rollback(better) == better
+    assert store.publish(model("better"), nothing, "digits") == better
 
 
-def test_a_full_disk_leaves_nothing_visible_and_the_next_publisher_cleans_up(tmp_path: Path, model: Path) -> None:
+def test_pruning_keeps_good_versions_and_deletes_withdrawn_ones_first(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    one, two, three = (store.publish(model(graph), nothing, "digits") for graph in "abc")
+    store.rollback()
+    assert store.prune(3, grace=0) == []
+    assert store.prune(2, grace=0) == [three]
+    four, five = (store.publish(model(graph), nothing, "digits") for graph in "de")
+    assert store.prune(3, grace=0) == [one]
+    store.rollback(two)
+    assert store.prune(1, grace=0) == [four, five]
+    assert store.numbers() == [two]
+
+
+def test_what_was_live_a_moment_ago_stays_for_a_while(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    one, two, three = (store.publish(model(graph), nothing, "digits") for graph in "abc")
+    assert store.prune(1) == []
+    store.rollback()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + versions.GRACE_SECONDS - 5)
+    assert store.prune(1) == []
+    monkeypatch.setattr(time, "time", lambda: now + versions.GRACE_SECONDS + 5)
+    assert store.prune(1) == [one, three]
+    assert store.numbers() == [two]
+
+
+def test_another_name_or_base_path_is_told_though_the_model_is_the_same(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    number = store.publish(model("a"), nothing, "digits")
+    store.describe("numbers", "/models")
+    for text in ('name: "numbers"', 'base_path: "/models"', f"versions: {number}"):
+        assert text in config_of(store)
+    assert store.publish(model("a"), nothing, "figures") == number
+    assert store.name == "figures"
+    assert f'base_path: "{store.folder}"' in config_of(store)
+
+
+def test_what_somebody_wrote_over_is_written_again(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    store.publish(model("a"), nothing, "digits")
+    before = config_of(store)
+    Path(store.folder, versions.CONFIG_FILE).write_text("model_config_list {}")
+    store.describe("digits")
+    assert config_of(store) == before
+
+
+def test_a_rollback_in_a_moved_folder_tells_the_server_where_it_is_now(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    one, _ = (store.publish(model(graph), nothing, "digits") for graph in "ab")
+    Path(store.folder).rename(tmp_path / "moved")
+    moved = versions.Versions(str(tmp_path / "moved"))
+    assert moved.rollback() == one
+    assert f'base_path: "{tmp_path}/moved"' in config_of(moved)
+
+
+def test_going_back_leads_to_a_version_of_another_model_that_was_served(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    first = store.publish(model("a"), nothing, "digits")
+    unserved = store.publish(model("b"), nothing, "digits", awaited=True)
+    assert store.retreat(unserved) == first
+    store.publish(model("c"), nothing, "digits")
+    assert store.rollback() == first
+    # An old configuration is back, and its model the newest version.
+    store.publish(model("d"), nothing, "digits")
+    again = store.publish(model("a"), nothing, "digits")
+    store.publish(model("e"), nothing, "digits")
+    assert store.rollback() == again
+    store.rollback(first)
+    with pytest.raises(versions.VersionError, match="no version before"):
+        store.rollback()
+
+
+def test_a_version_is_live_for_the_next_model_only_once_a_server_serves_it(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    first = store.publish(model("a"), nothing, "digits", awaited=True)
+    assert (store.live, store.served) == (first, None)
+    assert store.retreat(first) is None
+    assert (store.live, store.served) == (first, None)
+    store.confirm(first)
+    assert store.served == first
+    second = store.publish(model("b"), nothing, "digits", awaited=True)
+    assert (store.live, store.served) == (second, first)
+    assert store.retreat(second) == first == store.live
+    assert f"versions: {first}" in config_of(store)
+    # No verdict: it may be published again, as the version that it is.
+    assert store.publish(model("b"), nothing, "digits", awaited=True) == second
+    store.confirm(second)
+    assert store.retreat(second) is None
+    assert store.served == second
+    store.rollback()
+    with pytest.raises(versions.SupersededError, match="run again"):
+        store.confirm(second)
+
+
+def test_a_model_goes_live_only_over_the_one_that_it_was_judged_against(tmp_path: Path, model: Model) -> None:
+    store, digest = versions.Versions(str(tmp_path / "serving")), {one: model_info.digest(model(one)) for one in "abc"}
+    with pytest.raises(versions.SupersededError, match="nothing is live since this model was judged: run again"):
+        store.publish(model("b"), nothing, "digits", judged_against=digest["a"])
+    first = store.publish(model("a"), nothing, "digits", judged_against=None)
+    store.publish(model("b"), nothing, "digits", judged_against=digest["a"])
+
+    def overtake(folder: str, number: int) -> None:
+        # In the middle of the slower one's publishing, from a machine that knows nothing of its lock.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "locked", lambda folder: contextlib.nullcontext(False))
+            versions.Versions(store.folder).rollback()
+
+    before = store.numbers()
+    with pytest.raises(versions.SupersededError, match=f"version {first} is live since this model was judged"):
+        store.publish(model("c"), overtake, "digits", judged_against=digest["b"])
+    assert store.numbers() == before
+    assert store.live == first
+
+
+def test_two_publishers_of_one_model_do_not_delete_what_the_other_made_live(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "locked", unlocked)
+    store, write = versions.Versions(str(tmp_path / "serving")), versions.Versions._write
+    store.publish(model("a"), nothing, "digits")
+    against, faster = model_info.digest(model("a")), []
+
+    def overtaken(self: versions.Versions, *arguments: Any) -> None:
+        write(self, *arguments)
+        monkeypatch.setattr(versions.Versions, "_write", write)
+        faster.append(versions.Versions(store.folder).publish(model("b"), nothing, "digits", judged_against=against))
+
+    monkeypatch.setattr(versions.Versions, "_write", overtaken)
+    with pytest.raises(versions.SupersededError):
+        store.publish(model("b"), nothing, "digits", judged_against=against)
+    assert [store.live] == faster
+    assert store.live in store.numbers()
+
+
+def test_publishers_on_machines_without_common_locks_lose_no_step(tmp_path: Path) -> None:
+    serving, context = str(tmp_path / "serving"), multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with context.Pool(4) as pool:
+        found = pool.starmap(publish_without_locks, [(serving, str(tmp_path), worker, 12) for worker in range(4)])
+    steps = [step for one in found for step in one]
+    assert len(steps) > 12
+    # Each model went live over another one: they form a line, and nobody's is missing.
+    against = dict(steps)
+    assert len(against) == len(steps)
+    line, current = [], None
+    while current in against:
+        current = against[current]
+        line.append(current)
+    assert sorted(line) == sorted(model for _, model in steps)
+    store = versions.Versions(serving)
+    assert model_info.digest(store.path(store.live or 0)) == line[-1]
+    assert f"versions: {store.live}" in config_of(store)
+
+
+def publish_without_locks(serving: str, models: str, worker: int, count: int) -> list[tuple[str | None, str]]:
+    """Publish over whatever is live, as on a machine of its own; return what went live over what."""
+    files.MACHINE = f"machine{worker}"
+    files.locked = unlocked
+    store, done = versions.Versions(serving), []
+    for number in range(count):
+        folder = Path(models, f"{worker}-{number}")
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text(folder.name)
+        served = store.served
+        against = None if served is None else model_info.digest(store.path(served))
+        with contextlib.suppress(versions.SupersededError):
+            store.publish(str(folder), nothing, "digits", judged_against=against)
+            done.append((against, model_info.digest(str(folder))))
+    return done
+
+
+@contextlib.contextmanager
+def unlocked(folder: Path) -> Iterator[bool]:
+    folder.mkdir(parents=True, exist_ok=True)
+    yield False
+
+
+def test_leftovers_of_other_machines_stay_until_they_are_old(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    store.publish(model("a"), nothing, "digits")
+    staging = Path(store.folder, ".staging")
+    for name in (f"{files.MACHINE}-1", "elsewhere-1", "elsewhere-2"):
+        (staging / name).mkdir()
+    os.utime(staging / "elsewhere-2", (0, 0))
+    store.describe("digits")
+    assert [path.name for path in staging.iterdir()] == ["elsewhere-1"]
+
+
+def test_a_folder_of_the_layout_before_is_read_and_goes_on(tmp_path: Path, model: Model) -> None:
+    serving = tmp_path / "serving"
+    for number, graph in enumerate("abc", start=7):
+        shutil.copytree(model(graph), serving / str(number))
+    policy = "model_version_policy { specific { versions: 8 } }"
+    config = f'name: "digits" base_path: "/models" model_platform: "tensorflow" {policy}'
+    (serving / "models.config").write_text(f"model_config_list {{ config {{ {config} }} }}")
+    (serving / ".withdrawn").write_text("[9]")
+    (serving / ".last_version").write_text("3000000000")
+    store = versions.Versions(str(serving))
+    assert (store.numbers(), store.live, store.served, store.withdrawn, store.name) == ([7, 8, 9], 8, 8, [9], "digits")
+    with pytest.raises(versions.WithdrawnError):
+        store.publish(model("c"), nothing, "digits")
+    assert store.publish(model("d"), nothing, "digits", "/models", model_info.digest(model("b"))) == 3_000_000_001
+    assert store.rollback() == 8
+    assert store.rollback() == 7
+    assert store.withdrawn == [8, 9, 3_000_000_001]
+    assert 'base_path: "/models"' in config_of(store)
+    assert_no_leftovers(store)
+
+
+def test_a_state_that_is_damaged_is_named_with_what_to_do(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    store.publish(model("a"), nothing, "digits")
+    states = Path(store.folder, ".state")
+    latest = states / max((path.name for path in states.iterdir()), key=int)
+    (latest / "state.json").write_text("{")
+    with pytest.raises(versions.VersionError, match=rf"{latest}/state.json can't be read \(damaged\); delete the folder"):
+        store.rollback()
+
+
+def test_a_full_disk_leaves_nothing_visible_and_the_next_publisher_cleans_up(tmp_path: Path, model: Model) -> None:
     store = versions.Versions(str(tmp_path / "serving"))
 
     def full(folder: str, number: int) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        store.publish(str(model), full, "digits")
+        store.publish(model("a"), full, "digits")
     assert store.numbers() == []
     assert store.live is None
-    store.publish(str(model), nothing, "digits")
-    assert not (tmp_path / "serving" / ".staging").exists()
+    store.publish(model("a"), nothing, "digits")
+    assert_no_leftovers(store)
 
 
-def test_on_an_object_store_the_graph_comes_last(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, order = versions.Versions("ram://serving-test"), []
-    copy = files.tf.io.gfile.copy
-    monkeypatch.setattr(files.tf.io.gfile, "copy", lambda *paths: (order.append(paths[1]), copy(*paths)))
-    number = store.publish(str(model), nothing, "digits")
-    assert store.numbers() == [number]
-    assert store.live == number
-    assert order[-1] == f"ram://serving-test/{number}/saved_model.pb"
+def test_object_stores_are_no_place_for_versions() -> None:
+    with pytest.raises(versions.VersionError, match="gs://bucket/serving: versions are published on file systems alone"):
+        versions.Versions("gs://bucket/serving")
+
+
+def config_of(store: versions.Versions) -> str:
+    return Path(store.folder, versions.CONFIG_FILE).read_text()

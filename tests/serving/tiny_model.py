@@ -23,10 +23,15 @@ def _mean(encoded: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(pixels, tf.float32)) / 255
 
 
+def export(folder: Path) -> None:
+    """Write it as a SavedModel."""
+    model = _Brightness()
+    tf.saved_model.save(model, str(folder), {signatures.SERVING_DEFAULT: model.classify})
+
+
 def publish(folder: Path) -> Path:
     """Write it as version 1 into a folder, with the `models.config` of a server; returns the folder."""
-    model = _Brightness()
-    tf.saved_model.save(model, str(folder / "1"), {signatures.SERVING_DEFAULT: model.classify})
+    export(folder / "1")
     config = (
         f'name: "tiny" base_path: "{folder}" model_platform: "tensorflow" model_version_policy {{specific {{versions: 1}}}}'
     )
