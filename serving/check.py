@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from modules import devices, signatures
-from serving import client, local, model_info, warmup
+from serving import contract, local, model_info, warmup
 from serving.fresh import NotJudgedError
 
 TIGHT = 1e-4
@@ -76,7 +76,7 @@ def bound(judged_in: str | None, answers_in: str | None) -> float:
     return TIGHT if judged_in == answers_in == devices.FLOAT32 else LOOSE
 
 
-def wrong(answer: client.Answer, judged: Judged, allowed: float) -> Iterator[str]:
+def wrong(answer: contract.Answer, judged: Judged, allowed: float) -> Iterator[str]:
     """Yield what is wrong with an answer, a line each.
 
     Labels are those that were judged, in their order. The most probable one is the same, unless the two were closer
@@ -154,7 +154,7 @@ def answers_differently(version: str, info: model_info.ModelInfo) -> list[str]:
         return [str(error)]
 
 
-def findings(server: client.Client, version: str, info: model_info.ModelInfo) -> Iterator[Finding]:
+def findings(server: contract.Client, version: str, info: model_info.ModelInfo) -> Iterator[Finding]:
     """Compare a server with a published version.
 
     Args:
@@ -163,12 +163,12 @@ def findings(server: client.Client, version: str, info: model_info.ModelInfo) ->
       info: what it says of itself.
 
     Raises:
-      client.ServingError: the server can't be reached or knows no such model.
+      contract.ServingError: the server can't be reached or knows no such model.
     """
     states = server.status()
     yield Finding(
         f"version {info.version} is available",
-        states.get(info.version) == client.AVAILABLE,
+        states.get(info.version) == contract.AVAILABLE,
         ", ".join(f"{number} {state}" for number, state in sorted(states.items())) or "no version",
     )
     names = server.signature_names()
@@ -178,7 +178,7 @@ def findings(server: client.Client, version: str, info: model_info.ModelInfo) ->
     for batch in published(version, info):
         try:
             lines = list(wrong(server.ask(batch.values, batch.signature), batch, allowed))
-        except client.ServingError as error:
+        except contract.ServingError as error:
             lines = [str(error)]
         yield Finding(batch.what, not lines, "; ".join(lines) or f"as it was judged, within {allowed:g}")
 
@@ -192,7 +192,7 @@ def published(version: str, info: model_info.ModelInfo) -> Iterator[Judged]:
     """
     for request in warmup.read(version):
         signature = request.model_spec.signature_name
-        values = list(request.inputs[client.INPUTS[signature]].string_val)
+        values = list(request.inputs[contract.INPUTS[signature]].string_val)
         rows = [info.warmup[index % len(info.warmup)] for index in range(len(values))]
         yield Judged(signature, values, info.labels, np.array(rows, np.float32))
 

@@ -37,7 +37,7 @@ class ModelEvaluatorSpec(component_spec.ComponentSpec):
 
 
 class ModelEvaluator(base_beam_component.BaseBeamComponent):
-    """Evaluates the exported model on raw test examples, against the model blessed last, and blesses or refuses it.
+    """Evaluates the exported model on raw test examples, against the model that is live, and blesses or refuses it.
 
     Component `outputs` contains:
       - `evaluation`: channel of type `standard_artifacts.ModelEvaluation`, with TFMA's results, `gate.json` and samples.
@@ -64,7 +64,7 @@ class ModelEvaluator(base_beam_component.BaseBeamComponent):
           examples: channel of type `standard_artifacts.Examples`.
           example_splits: those that are evaluated on.
           model: channel of type `standard_artifacts.Model`, the candidate.
-          baseline_model: channel of type `standard_artifacts.Model`, the model blessed last; may resolve to nothing.
+          baseline_model: channel of type `standard_artifacts.Model`, the model that is live; may resolve to nothing.
           eval_config: the metrics; its thresholds must let every model pass.
           limits: values for `gate.Limits`.
           code_fingerprint: of the code behind the executor; another one makes cached results stale.

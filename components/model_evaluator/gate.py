@@ -51,7 +51,7 @@ class Check:
       metric: what was measured.
       value: of the candidate; None if it could not be measured.
       threshold: the bound in words, with the key that sets it; empty if the row only informs.
-      baseline: value of the model blessed last, on the same pictures; None if it could not be measured on those.
+      baseline: value of the model that is live, on the same pictures; None if it could not be measured on those.
       passed: whether the bound is met.
       note: why not, or what the numbers don't say.
       pictures: test pictures that the value is a share of; None if it is none.
@@ -124,7 +124,7 @@ def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> lis
     Args:
       limits: the bounds.
       candidate: the new model.
-      baseline: the model blessed last, measured on the same pictures; None if there is none.
+      baseline: the model that is live, measured on the same pictures; None if there is none.
     """
     compared = compare(candidate, baseline) if baseline else None
     return [
