@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import signal
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 from rich import cells
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from components.image_example_gen import naming
+from components.image_example_gen import rejects
+from modules import interrupts
 from pipeline.log_file import Terminal
 
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
@@ -42,37 +41,20 @@ def shown(terminal: Terminal, as_json: bool, total: int | None) -> Iterator[Show
         task = bar.add_task("pictures", total=total)
 
         def show(record: dict[str, Any]) -> None:
-            with _held_interrupt():
+            # In one piece and once, also if Ctrl-C comes right now.
+            with interrupts.noted() as interrupted:
                 terminal.out.write(line(record) + "\n")
                 terminal.out.flush()
             bar.advance(task)
+            if interrupted():
+                raise KeyboardInterrupt
 
         yield show
 
 
-@contextlib.contextmanager
-def _held_interrupt() -> Iterator[None]:
-    """Let Ctrl-C wait until what is written is out, once and whole; a second one does not, where nobody reads."""
-    came = False
-
-    def hold(signum: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt
-        came = True
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        signal.raise_signal(signal.SIGINT)
-
-
 def json_line(record: dict[str, Any]) -> str:
     """Return a record as JSON that is one line to every reader, whatever the file's name holds."""
-    return one_line(json.dumps(record | {"file": naming.printable(record["file"])}, ensure_ascii=False))
+    return one_line(json.dumps(record | {"file": rejects.printable(record["file"])}, ensure_ascii=False))
 
 
 def one_line(text: str) -> str:
@@ -82,7 +64,7 @@ def one_line(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Return a text that can neither break a line nor steer a terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in naming.printable(text))
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in rejects.printable(text))
 
 
 class _Table:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cli import answers, options
-from components.image_example_gen import naming
+from components.image_example_gen import listing
+from modules import headers
 from serving.pictures import Unusable
 
 STDIN = "-"
@@ -115,6 +116,8 @@ def _below(root: str) -> Iterator[str | Unusable]:
     while remaining:
         path = remaining.pop()
         if path != root and not os.path.isdir(path):
+            if _is_no_picture(path):
+                continue
             yield _checked(path)
         elif path != root and os.path.islink(path):
             if _is_passed_by(root, path):
@@ -124,13 +127,13 @@ def _below(root: str) -> Iterator[str | Unusable]:
             try:
                 names = sorted(os.listdir(path), reverse=True)
             except OSError as error:
-                yield Unusable(path, f"the folder can't be listed: {naming.reason_of(error)}")
+                yield Unusable(path, f"the folder can't be listed: {listing.reason_of(error)}")
             else:
-                remaining += [os.path.join(path, name) for name in names if not naming.is_hidden(name)]
+                remaining += [os.path.join(path, name) for name in names if not listing.is_hidden(name)]
                 continue
         empty = False
     if empty:
-        yield _Nothing(root, "nothing to classify here; hidden files, Thumbs.db and the like are passed over")
+        yield _Nothing(root, "nothing to classify here; hidden files, and those that are no pictures, are passed over")
 
 
 def _checked(file: str | Unusable) -> str | Unusable:
@@ -140,9 +143,20 @@ def _checked(file: str | Unusable) -> str | Unusable:
     return file
 
 
+def _is_no_picture(path: str) -> bool:
+    """Whether a file neither is a picture nor claims to be one; what can't be read is not passed over."""
+    if headers.claims_to_be_a_picture(path) or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as opened:
+            return headers.is_no_picture(path, opened.read(headers.SNIFFED_BYTES))
+    except OSError:
+        return False
+
+
 def _is_passed_by(root: str, link: str) -> bool:
     """Whether a link leads to a folder whose files are taken where they lie."""
-    if naming.leads_outside(root, os.path.relpath(link, root)):
+    if listing.leads_outside(root, os.path.relpath(link, root)):
         return False
     below = os.path.relpath(os.path.realpath(link), os.path.realpath(root))
-    return below == "." or not any(map(naming.is_hidden, below.split(os.sep)))
+    return below == "." or not any(map(listing.is_hidden, below.split(os.sep)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from configs.schema import Config
 
 
-_IMAGENET = "imagenet"
+IMAGENET = "imagenet"
 """The weights that are no path; as in `modules.weights`, which is slow to import."""
+
+_PATTERN_MARKS = "*?[]\\"
 
 FAILED = 1
 """Exit code of a run that failed or was refused, and of answers that are missing."""
@@ -69,12 +71,39 @@ def load(path: str | None, overrides: Sequence[str], data: str | None = None) ->
     """Read the configuration, or end with exit code 2 and a line for each error."""
     from configs import reading, schema
 
-    if data is not None:
-        overrides = (*overrides, f"data.source={json.dumps(data)}")
     try:
-        return reading.load(path, tuple(overrides))
+        return reading.load(path, tuple(overrides), {} if data is None else {"data.source": check_name("--data", data)})
     except schema.ConfigError as error:
         raise InputError(str(error)) from None
+
+
+def check_name(option: str, path: str) -> str:
+    """Return a path, or end with exit code 2 if it is no Unicode: neither the configuration nor ML Metadata can hold it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise InputError(f"{option} {shown}: the name is not UTF-8; rename it, or name a link to it") from None
+    return path
+
+
+def checked_name(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Check the name of a folder that is read; a callback of click."""
+    del context
+    if path is not None:
+        check_name(option.opts[0], str(path))
+    return path
+
+
+def checked_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
+    """Check the name of a folder that is written into; a callback of click."""
+    del context
+    if folder is not None:
+        check_name(option.opts[0], str(folder))
+        if marks := [mark for mark in _PATTERN_MARKS if mark in os.path.realpath(folder)]:
+            what = f"{' and '.join(marks)} in the name of a folder"
+            raise InputError(f"{option.opts[0]} {folder}: Apache Beam takes {what} for a pattern; name another folder")
+    return folder
 
 
 def load_with_source(path: str | None, overrides: Sequence[str], data: str | None) -> Config:
@@ -83,7 +112,7 @@ def load_with_source(path: str | None, overrides: Sequence[str], data: str | Non
     if config.data.source is None:
         raise InputError("no pictures named: give --data SOURCE, or data.source in the configuration")
     paths = {"source": _absolute(config.data.source), "schema_file": _absolute(config.data.schema_file)}
-    weights = config.model.weights if config.model.weights == _IMAGENET else _absolute(config.model.weights)
+    weights = config.model.weights if config.model.weights == IMAGENET else _absolute(config.model.weights)
     return config.model_copy(
         update={
             "data": config.data.model_copy(update=paths),
@@ -93,4 +122,7 @@ def load_with_source(path: str | None, overrides: Sequence[str], data: str | Non
 
 
 def _absolute(path: str | None) -> str | None:
-    return path if path is None or "://" in path else os.path.abspath(path)
+    if path is None:
+        return None
+    path = path.removeprefix("file://")  # with which the links in it would not be looked at
+    return path if "://" in path else os.path.abspath(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
@@ -20,15 +21,21 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
+    from components.image_example_gen import rejects
     from components.model_evaluator.gate import Check
     from configs.schema import Config
     from pipeline.local_runner import NodeStatus
     from pipeline.outcome import DataOutcome, Outcome
 
 _Outcome = TypeVar("_Outcome")
+_SPLITS = ("train", "eval", "test")
+_MOST_LABELS = 20
 
-
-_OUTPUT_DIR: dict[str, Any] = {"metavar": "FOLDER", "type": click.Path(file_okay=False, path_type=Path)}
+_OUTPUT_DIR: dict[str, Any] = {
+    "metavar": "FOLDER",
+    "type": click.Path(file_okay=False, path_type=Path),
+    "callback": options.checked_folder,
+}
 
 
 @click.command()
@@ -50,6 +57,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
       finetune run --data photos --output-dir runs/photos --set image.height=128 --set image.width=128
     """
     config = options.load_with_source(config_path, overrides, data)
+    _check_source(config, output_dir)
     log_path = _log_path(output_dir)
     with _interruptible(log_path):
         _check_files(config)
@@ -86,17 +94,34 @@ def check(config_path: str | None, overrides: tuple[str, ...], data: str | None,
       finetune data check --data records/*.tfrecord.gz --set data.features.label=class
     """
     config = options.load_with_source(config_path, overrides, data)
+    _check_source(config, output_dir)
     with contextlib.ExitStack() as stack:
         folder = output_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
         log_path = _log_path(folder)
         stack.enter_context(_interruptible(log_path, scratch=None if output_dir else folder))
         _check_files(config)
-        outcome = _run_logged(lambda on_status: _runner().check_data(config, folder, on_status), log_path)
+        outcome = _run_logged(
+            lambda on_status: _runner().check_data(config, folder, on_status), log_path, scratch=output_dir is None
+        )
+        if output_dir is None:
+            outcome = _kept(outcome)
         _print_data(outcome)
-        for finding in outcome.findings:
-            click.echo(f"{finding.severity:<14} {finding.message}")
+        _print_findings(outcome)
         click.echo(f"data           {'accepted' if outcome.accepted else 'refused'}")
     sys.exit(0 if outcome.accepted else options.FAILED)
+
+
+def _kept(outcome: DataOutcome) -> DataOutcome:
+    """Keep the report of a check whose folder goes, where there is something to look up."""
+    report = os.path.dirname(outcome.summary.path)
+    if not (outcome.summary.rejected or outcome.summary.duplicates or outcome.findings):
+        return outcome
+    folder = tempfile.mkdtemp(prefix="finetune-check-")
+    shutil.copytree(report, folder, dirs_exist_ok=True)
+    findings_path = shutil.copy(outcome.findings_path, folder)
+    moved = [finding._replace(message=finding.message.replace(report, folder)) for finding in outcome.findings]
+    summary = outcome.summary._replace(path=os.path.join(folder, os.path.basename(outcome.summary.path)))
+    return dataclasses.replace(outcome, summary=summary, findings=tuple(moved), findings_path=findings_path)
 
 
 def _log_path(output_dir: Path) -> Path:
@@ -118,12 +143,32 @@ def _interruptible(log_path: Path, scratch: Path | None = None) -> Iterator[None
         _end(f"interrupted; the same command goes on where this one was. Log: {log_path}")
 
 
+def _check_source(config: Config, output_dir: Path | None) -> None:
+    """End with exit code 2 if there is nothing to learn or to start from, before anything heavy is imported."""
+    from components.image_example_gen import files, sources, spans
+
+    weights = config.model.weights
+    if weights not in {None, options.IMAGENET} and not os.path.isfile(str(weights)):
+        expected = "expected imagenet, null or the path of an H5 file"
+        raise options.InputError(f"model.weights = {weights}: no such file; {expected}")
+    try:
+        locations = spans.resolve(*spans.divide(str(config.data.source)), config.data.num_spans)
+        for location in locations if output_dir is not None else []:
+            if files.is_local(location.uri) and sources.holds(location.uri, str(output_dir)):
+                raise options.InputError(
+                    f"--output-dir {output_dir} lies inside the pictures, {location.uri}, and would be read as such by the"
+                    " next run; name a folder outside"
+                )
+        sources.check(locations)
+    except spans.DataError as error:
+        raise options.InputError(str(error)) from None
+
+
 def _check_files(config: Config) -> None:
-    """End with exit code 2 if there is nothing to learn from or start from, before a run is set up."""
+    """End with exit code 2 if a schema or weights that are named can't be used, before a run is set up."""
     from pipeline import log_file
 
     with log_file.capture_output():
-        from components.image_example_gen import sources, spans
         from components.image_schema_gen import component as schema_gen
         from modules import weights
 
@@ -131,8 +176,7 @@ def _check_files(config: Config) -> None:
             weights.check(config.model.weights)
             if config.data.schema_file is not None:
                 schema_gen.read_schema(config.data.schema_file)
-            sources.check(spans.resolve(*spans.divide(str(config.data.source)), config.data.num_spans))
-        except (spans.DataError, schema_gen.SchemaError, weights.WeightsError) as error:
+        except (schema_gen.SchemaError, weights.WeightsError) as error:
             raise options.InputError(str(error)) from None
 
 
@@ -153,8 +197,8 @@ def _runner() -> ModuleType:
     return local_runner
 
 
-def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_path: Path) -> _Outcome:
-    """Run nodes with progress in the terminal, and all that libraries say in a file."""
+def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_path: Path, scratch: bool = False) -> _Outcome:
+    """Run nodes with progress in the terminal, and all that libraries say in a file, which is kept if the work fails."""
     from pipeline import log_file
 
     with log_file.capture_output(log_path) as terminal:
@@ -172,6 +216,9 @@ def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_pa
             except run_error as error:
                 traceback.print_exc()
                 failure = str(error)
+    if scratch:  # which goes
+        folder, log_path = log_path.parents[1], Path(shutil.copy(log_path, tempfile.mkdtemp(prefix="finetune-check-")))
+        shutil.rmtree(folder, ignore_errors=True)
     return _end(f"{failure}. Log: {log_path}")
 
 
@@ -221,6 +268,8 @@ class _RunProgress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show what a node reports."""
+        if getattr(record, "details", False):
+            return  # for the log alone
         if getattr(record, "transient", False):
             self._bar.update(self._task, description=f"{self._node_id:<17} {record.getMessage()}")
         else:
@@ -233,17 +282,53 @@ class _RunProgress(logging.Handler):
 
 def _print_data(data: DataOutcome) -> None:
     """Print what was ingested to standard output."""
-    from components.image_example_gen import spans
+    from components.image_example_gen import rejects, spans
 
     summary = data.summary
     if summary.spans:
         click.echo(f"spans          {spans.in_words(summary.spans)}")
-    parts = ", ".join(f"{summary.by_split[split]} {split}" for split in ("train", "eval", "test"))
-    click.echo(f"pictures       {summary.total} of {len(summary.labels)} labels: {parts}")
+    parts = ", ".join(f"{summary.by_split.get(split, 0)} {split}" for split in _SPLITS)
+    labels = rejects.counted(len(summary.labels), "label")
+    click.echo(f"{'pictures':<14} {summary.total} of {labels}: {parts}")
+    _print_labels(summary)
     if summary.duplicates:
-        click.echo(f"               {summary.duplicates} copies left out")
+        click.echo(f"{'':<14} {summary.duplicates} {'copy' if summary.duplicates == 1 else 'copies'} left out")
     if summary.rejected:
-        click.echo(f"               {summary.rejected} files rejected, named in {summary.path}")
+        click.echo(f"{'':<14} {rejects.counted(summary.rejected, 'file')} rejected, {summary.where}")
+    if summary.others:
+        click.echo(f"{'':<14} {summary.describe_others()}; no pictures, passed over")
+
+
+def _print_labels(summary: rejects.Summary) -> None:
+    """Print how many pictures each label has, the most first, folded where there are many."""
+    from rich import cells
+
+    from cli import answers
+
+    counts = summary.by_label
+    # The few at the end are what a mistyped name makes.
+    folded = (
+        [*counts] if len(counts) <= _MOST_LABELS else [*[*counts][: _MOST_LABELS // 2], *[*counts][-_MOST_LABELS // 2 :]]
+    )
+    shown = {label: answers.escaped(label) for label in folded}
+    width = min(40, max(map(cells.cell_len, shown.values()), default=0))
+    for number, (label, name) in enumerate(shown.items()):
+        if len(folded) < len(counts) and number == _MOST_LABELS // 2:
+            click.echo(f"{'':<14} … {len(counts) - len(folded)} more labels …")
+        split = ", ".join(f"{summary.pictures.get((split, label), 0)} {split}" for split in _SPLITS)
+        padded = name if cells.cell_len(name) > width else cells.set_cell_size(name, width)
+        click.echo(f"{'':<14} {padded}  {counts[label]:>6}: {split}")
+
+
+def _print_findings(data: DataOutcome) -> None:
+    """Print what speaks against the data, many of a kind in one line."""
+    from components.data_gate import findings
+
+    together = findings.summed(data.findings)
+    for finding in together:
+        click.echo(f"{finding.severity:<14} {finding.message}")
+    if len(together) < len(data.findings):
+        click.echo(f"{'':<14} all {len(data.findings)} findings, a line each, are in {data.findings_path}")
 
 
 def _print_outcome(outcome: Outcome) -> None:

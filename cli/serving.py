@@ -24,6 +24,7 @@ model_option = click.option(
     "model_dir",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
+    callback=options.checked_name,
     help="OUTPUT_DIR/serving for the live version, or the folder of one version.",
 )
 _with_endpoint = options.together(

@@ -72,9 +72,13 @@ class Data(_Section):
     """A TFMD schema (text format) that the data must keep to, e.g. one that an earlier run inferred; null infers it. Runs
     read it where it lies: on Kubeflow, on a volume of the containers."""
     max_rejected_fraction: Fraction = 0.01
-    """Share of files that may be unusable before the run fails."""
+    """Share of files that may be unusable before the run fails; what is no picture, by name and content, does not count."""
     min_images_per_class: Annotated[int, Field(ge=1)] = 5
     """Fewest pictures of each class in the train split."""
+    unreadable: Literal["refuse", "allow"] = "refuse"
+    """Whether a folder, an archive, a manifest or TFRecords may be left out that can't be read to the end."""
+    similar_labels: Literal["refuse", "allow"] = "refuse"
+    """Whether labels may differ only by case, blanks or invisible characters."""
     new_labels: Literal["refuse", "allow"] = "refuse"
     """Whether there may be labels that the last accepted data did not have."""
     missing_labels: Literal["refuse", "allow"] = "refuse"

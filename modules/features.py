@@ -5,7 +5,10 @@ Raw features are what ImageExampleGen writes of each picture; transformed featur
 
 from __future__ import annotations
 
-import tensorflow as tf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Raw features, each with one value a picture.
 IMAGE = "image"  # bytes: an encoded picture that TensorFlow decodes right
@@ -34,9 +37,13 @@ TRAIN, EVAL, TEST = SPLITS = ("train", "eval", "test")
 
 def bytes_feature(value: bytes) -> tf.train.Feature:
     """Return a feature with one bytes value."""
+    import tensorflow as tf
+
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
 def int_feature(value: int) -> tf.train.Feature:
     """Return a feature with one int64 value."""
+    import tensorflow as tf
+
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))

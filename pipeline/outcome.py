@@ -31,10 +31,12 @@ class DataOutcome:
     Attributes:
       summary: pictures by split and label, rejects and copies.
       findings: what speaks against the data.
+      findings_path: the file that has them, a line each.
     """
 
     summary: rejects.Summary
     findings: tuple[findings.Finding, ...]
+    findings_path: str
 
     @property
     def accepted(self) -> bool:
@@ -237,10 +239,10 @@ def _node_id(store: mlmd.MetadataStore, execution_id: int) -> str:
 
 
 def _data_outcome(outputs: dict[tuple[str, str], metadata_store_pb2.Artifact]) -> DataOutcome:
-    found = data_gate.read_findings(outputs["DataGate", "verdict"].uri)
-    # Named to a person, who may be elsewhere.
-    folder = outputs["ImageExampleGen", "rejects"].uri
-    return DataOutcome(rejects.read_summary(folder if "://" in folder else os.path.abspath(folder)), tuple(found))
+    verdict, report = outputs["DataGate", "verdict"].uri, outputs["ImageExampleGen", "rejects"].uri
+    found = tuple(data_gate.read_findings(verdict))
+    path = verdict if "://" in verdict else os.path.abspath(verdict)  # named to a person, who may be elsewhere
+    return DataOutcome(rejects.read_summary(report), found, os.path.join(path, data_gate.FINDINGS_FILE))
 
 
 def _outputs(store: mlmd.MetadataStore, execution_ids: Sequence[int]) -> Sequence[metadata_store_pb2.Artifact]:

@@ -110,8 +110,8 @@ def _by_bytes(
         records.append({"file": file})
         try:
             encoded = _prepare(file, preparation)
-        except (OSError, ValueError) as error:
-            records[-1]["error"] = getattr(error, "strerror", None) or str(error)
+        except Exception as error:  # whatever is wrong with one file, the others are answered
+            records[-1]["error"] = getattr(error, "strerror", None) or str(error) or type(error).__name__
             continue
         if part and size + len(encoded) > _MAX_BYTES:
             yield part

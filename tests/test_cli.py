@@ -1,10 +1,11 @@
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
 import numpy as np
@@ -15,9 +16,11 @@ from click.testing import CliRunner, Result
 
 import cli
 from cli import run
-from components.image_example_gen import preparation, sources
+from components.data_gate import findings
+from components.image_example_gen import preparation, rejects, sources
 from components.model_evaluator import gate
 from configs import schema
+from pipeline import outcome
 from serving import client, pictures
 from tests import corpus
 from tests.conftest import random_picture
@@ -85,6 +88,103 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not output.exists()
+
+
+HEAVY = ("tensorflow", "tfx", "keras", "apache_beam", "ml_metadata", "PIL", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "empty"], "empty: no pictures found"),
+        (["--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--data", "photos", "--set", "model.dropuot=1"], "did you mean dropout?"),
+        (["--data", "photos", "--set", "model.weights="], "model.weights has no value"),
+        (["--data", "splits"], "look like splits"),
+        (["--data", "photos/all.csv"], "no column label"),
+        (["--data", "photos", "--set", "model.weights=nothing.h5"], "nothing.h5: no such file; expected imagenet, null or"),
+        (["--data", "photos/{SPAN}"], "no span found"),
+        (["--data", "photos", "--output-dir", "photos/runs"], "lies inside the pictures"),
+        (["--data", b"caf\xe9"], "--data caf\\xe9: the name is not UTF-8"),
+        (["--data", "photos", "--output-dir", b"caf\xe9"], "--output-dir caf\\xe9: the name is not UTF-8"),
+        (
+            ["--data", "photos", "--output-dir", "runs [1]"],
+            "runs [1]: Apache Beam takes [ and ] in the name of",
+        ),
+        (["--data", "photos \U0001f600"], "photos \U0001f600: no such file or folder"),
+    ],
+)
+def test_wrong_usage_is_answered_before_anything_heavy_is_imported(
+    tmp_path: Path, picture_folder: Callable[..., Path], arguments: list[str | bytes], said: str
+) -> None:
+    picture_folder({"cat/1.png": b"x", "dog/2.png": b"x", "all.csv": b"path\n"}, "photos")
+    picture_folder({"Train/cat/1.png": b"x", "val/cat/2.png": b"x"}, "splits")
+    (tmp_path / "empty").mkdir()
+    code = (
+        "import sys, cli\ntry: cli.main(['run', *sys.argv[1:]])\n"
+        f"finally: print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    output = [] if "--output-dir" in arguments else ["--output-dir", "out"]
+    command = [sys.executable, "-c", code, *arguments, *output]
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == "\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "splits", "empty"}
+    assert not (tmp_path / "photos" / "runs").exists()
+
+
+def test_the_output_may_lie_beside_the_pictures_and_beside_a_manifest(
+    tmp_path: Path, picture_folder: Callable[..., Path]
+) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "all.csv": b"path,label\ncat/1.png,cat\n"})
+    (tmp_path / "way in").symlink_to(folder)
+    inside = [folder, folder / "runs", tmp_path / "way in" / "a" / "b", tmp_path / "out" / ".." / "pictures" / "x"]
+    assert all(sources.holds(str(folder), str(path)) for path in inside)
+    outside = [tmp_path, tmp_path / "out", tmp_path / "pictures2", folder / ".." / "x"]
+    assert not any(sources.holds(str(folder), str(path)) for path in outside)
+    assert not sources.holds(str(folder / "all.csv"), str(folder / "runs"))
+
+
+def summary_of(counts: dict[str, int], **others: Any) -> rejects.Summary:
+    return rejects.Summary({("train", label): count for label, count in counts.items()}, 0, 0, (), {}, "x", **others)
+
+
+def test_labels_are_printed_with_their_counts_the_longest_first_and_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    run._print_data(outcome.DataOutcome(summary_of({"b": 1, "猫\u200b": 30}, others={"xml": 2}), (), "f"))
+    assert capsys.readouterr().out.splitlines() == [
+        "pictures       31 of 2 labels: 31 train, 0 eval, 0 test",
+        "               猫\\u200b      30: 30 train, 0 eval, 0 test",
+        "               b              1: 1 train, 0 eval, 0 test",
+        "               2 other files: 2 .xml; no pictures, passed over",
+    ]
+    run._print_data(outcome.DataOutcome(summary_of({f"p{number:03d}": 300 - number for number in range(200)}), (), "f"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 22
+    assert [line.split()[0] for line in (lines[1], lines[10], lines[12], lines[21])] == ["p000", "p009", "p190", "p199"]
+    assert lines[11].split() == ["…", "180", "more", "labels", "…"]
+
+
+def test_one_is_counted_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    reject = rejects.Reject("a", "damaged", "is damaged")
+    one = summary_of({"cat": 1})._replace(rejected=1, duplicates=1, first=(reject,), codes={"damaged": 1}, others={"xml": 1})
+    run._print_data(outcome.DataOutcome(one, (), "f"))
+    said = capsys.readouterr().out
+    assert "1 of 1 label:" in said
+    assert "1 copy left out" in said
+    assert "1 file rejected, named in x" in said
+    assert "1 other file: 1 .xml" in said
+
+
+def test_many_findings_are_summed_up_with_where_all_of_them_are(capsys: pytest.CaptureFixture[str]) -> None:
+    many = tuple(findings.Finding("refused", f"{n} is bad", "bad: {count} labels", str(n)) for n in range(9))
+    run._print_findings(outcome.DataOutcome(summary_of({"a": 1}), many, "folder/findings.jsonl"))
+    assert capsys.readouterr().out.splitlines() == [
+        "refused        bad: 9 labels: 0, 1, 2, 3, 4 and 4 more",
+        "               all 9 findings, a line each, are in folder/findings.jsonl",
+    ]
 
 
 def test_a_folder_with_one_class_is_refused(tmp_path: Path, picture_folder: Callable[..., Path]) -> None:

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import cli
 from cli import answers, inputs, options
 from pipeline.log_file import Terminal
+from serving import pictures
 from serving.versions import CONFIG_FILE
 from tests.conftest import encode
 from tests.serving import stand_in, tiny_model
@@ -130,6 +131,36 @@ def test_below_a_folder_what_ingestion_passes_over_is_passed_over(folder: Path) 
         write(folder / name)
     assert found("photos") == [f"photos/{name}" for name in ("a/10.png", "a/2.png", "b.png", "c.jpg")]
     assert found("photos/.hidden.png", "photos/.cache") == ["photos/.hidden.png", "photos/.cache/1.png"]
+
+
+def test_below_a_folder_a_file_that_is_no_picture_by_name_and_content_is_passed_over(folder: Path) -> None:
+    write(folder / "a" / "2.xml", b"<a/>")
+    write(folder / "a" / "README", b"# Pictures")
+    write(folder / "a" / "picture without an ending")
+    write(folder / "a" / "broken.jpg", b"no picture")
+    taken = ["a/10.png", "a/2.png", "a/broken.jpg", "a/picture without an ending", "b.png", "c.jpg"]
+    assert found("photos") == [f"photos/{name}" for name in taken]
+    assert found("photos/a/2.xml") == ["photos/a/2.xml"]
+
+
+def test_whatever_goes_wrong_in_one_file_the_others_are_answered(
+    served: Path, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = pictures.images.servable
+
+    def broken(content: bytes, **options: Any) -> bytes:
+        if content == b"trouble":
+            raise RecursionError
+        return servable(content, **options)
+
+    monkeypatch.setattr(pictures.images, "servable", broken)
+    write(folder / "a" / "trouble.png", b"trouble")
+    done = predict(capfd, "--model", str(served), "photos")
+    assert done.code == 1
+    assert {record["file"]: record["error"] for record in done.records if "error" in record} == {
+        "photos/a/trouble.png": "RecursionError"
+    }
+    assert len(done.records) == 5
 
 
 def test_links_to_files_are_followed_and_links_to_folders_are_named_unless_their_files_are_read_anyway(folder: Path) -> None:

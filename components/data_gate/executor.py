@@ -68,11 +68,15 @@ class Executor(base_executor.BaseExecutor):
         found = findings.judge(limits, evidence, _read_baseline(last[0].uri) if last else None)
         refused = [finding for finding in found if finding.severity == findings.REFUSED]
         if exec_properties[ENFORCE_KEY]:
-            for finding in found:
-                level = logging.ERROR if finding in refused else logging.WARNING
-                note = "allowed: " if finding.severity == findings.ALLOWED else ""
-                _log.log(level, "%s%s", note, finding.message)
+            together = findings.summed(found)
+            for finding in together:
+                _tell(finding)
+            if len(together) < len(found):
+                for finding in found:
+                    _tell(finding, details=True)
+                _log.warning("each of them is in the log")
             if refused:
+                refused = findings.summed(refused)
                 reasons = "; ".join(finding.message for finding in refused[:_MOST_REASONS])
                 more = f"; and {len(refused) - _MOST_REASONS} more, in the log" if len(refused) > _MOST_REASONS else ""
                 raise RefusedDataError(f"the data are refused, nothing was trained: {reasons}{more}")
@@ -91,6 +95,13 @@ def read_findings(folder: str) -> list[findings.Finding]:
     """
     with fileio.open(os.path.join(folder, FINDINGS_FILE), "r") as opened:
         return [findings.Finding(**json.loads(line)) for line in opened]
+
+
+def _tell(finding: findings.Finding, details: bool = False) -> None:
+    """Log a finding; with `details`, where nobody watches."""
+    level = logging.ERROR if finding.severity == findings.REFUSED else logging.WARNING
+    note = "allowed: " if finding.severity == findings.ALLOWED else ""
+    _log.log(level, "%s%s", note, finding.message, extra={"details": details})
 
 
 def _train_statistics(artifact: types.Artifact) -> statistics_pb2.DatasetFeatureStatisticsList:

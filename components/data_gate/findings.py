@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -15,14 +16,24 @@ from modules import features
 REFUSED, ALLOWED, WARNING = "refused", "allowed", "warning"
 
 _LAST = "the data accepted last"
+_MOST_ALIKE = 5
 _SIZES = (features.HEIGHT, features.WIDTH)
 
 
 class Finding(NamedTuple):
-    """One thing that speaks against data: refused, allowed by the configuration, or only a warning; and what, in a line."""
+    """One thing that speaks against data.
+
+    Attributes:
+      severity: refused, allowed by the configuration, or only a warning.
+      message: what, in a line.
+      group: what many of its like say together, with `{count}` for their number; empty if it has none.
+      name: its own part of that.
+    """
 
     severity: str
     message: str
+    group: str = ""
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +42,8 @@ class Limits:
 
     max_rejected_fraction: float
     min_images_per_class: int
+    unreadable: str
+    similar_labels: str
     new_labels: str
     missing_labels: str
     max_label_drift: float | None
@@ -75,13 +88,75 @@ def judge(limits: Limits, evidence: Evidence, baseline: Baseline | None) -> list
     """
     known = evidence.schema_labels
     accepted = baseline.labels if baseline else frozenset()
-    findings = [*_rejected(limits, evidence.summary), *_anomalies(limits, evidence, accepted)]
+    findings = [*_containers(limits, evidence.summary), *_rejected(limits, evidence.summary)]
+    findings += [*_similar_labels(limits, evidence.summary), *_empty(evidence.summary)]
+    findings += _anomalies(limits, evidence, accepted)
     findings += _missing_labels(limits, evidence.summary, known, "the schema")
     if baseline is not None:
         findings += _new_labels(limits, evidence.summary, baseline.labels)
         findings += _missing_labels(limits, evidence.summary, baseline.labels - (known - evidence.summary.labels), _LAST)
         findings += _drift(limits, evidence.statistics, baseline.statistics)
     return [*findings, *_too_few(limits, evidence.summary)]
+
+
+def summed(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with those of a group in one, where there are many of its like.
+
+    Args:
+      findings: as `judge` returns them.
+    """
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        groups.setdefault((finding.severity, finding.group or f"alone {number}"), []).append(finding)
+    together = []
+    for (severity, group), members in groups.items():
+        if len(members) <= _MOST_ALIKE:
+            together += members
+        else:
+            names = ", ".join(member.name for member in members[:_MOST_ALIKE])
+            more = len(members) - _MOST_ALIKE
+            together.append(Finding(severity, f"{group.replace('{count}', str(len(members)))}: {names} and {more} more"))
+    return together
+
+
+def similar(labels: Iterable[str]) -> list[list[str]]:
+    """Return the labels that differ only by case, blanks or invisible characters, together.
+
+    Args:
+      labels: those that there are.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        shown = unicodedata.normalize("NFKC", label).casefold()
+        alike.setdefault("".join(letter for letter in shown if unicodedata.category(letter)[0] not in "CZ"), []).append(
+            label
+        )
+    return [together for together in alike.values() if len(together) > 1]
+
+
+def _containers(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
+    if count := summary.codes.get(rejects.CONTAINER):
+        named = "; ".join(f"{rejects.printable(reject.path)}: {reject.message}" for reject in summary.containers)
+        more = "; …" if count > len(summary.containers) else ""
+        what = "a folder or file" if count == 1 else f"{count} folders or files"
+        yield _allowable(
+            limits.unreadable, "data.unreadable", f"can't be read to its end: {what} of many pictures: {named}{more}"
+        )
+
+
+def _similar_labels(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
+    counts = summary.by_label
+    for together in similar(counts):
+        named = " and ".join(f"{label!a} ({rejects.counted(counts[label], 'picture')})" for label in together)
+        message = f"labels differ only by case, blanks or invisible characters: {named}; rename one"
+        group = "{count} groups of labels differ only by case, blanks or invisible characters"
+        yield _allowable(limits.similar_labels, "data.similar_labels", message, group, named)
+
+
+def _empty(summary: rejects.Summary) -> Iterator[Finding]:
+    for label in summary.empty:
+        message = f"the class folder {label} has no picture that can be used"
+        yield Finding(WARNING, message, "{count} class folders have no picture that can be used", label)
 
 
 def _rejected(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
@@ -108,26 +183,34 @@ def _labels_beyond_schema(limits: Limits, evidence: Evidence, split: str, accept
     """Labels of a split that neither the schema knows nor data that were accepted: those were asked for once."""
     found = {label for of_split, label in evidence.summary.pictures if of_split == split}
     for label in sorted(found - evidence.schema_labels - accepted):
-        count = evidence.summary.pictures[split, label]
+        count = rejects.counted(evidence.summary.pictures[split, label], "picture")
         yield _allowable(
             limits.new_labels,
             "data.new_labels",
-            f"label never seen: {label} ({count} pictures in {split}) is not in the schema",
+            f"label never seen: {label} ({count} in {split}) is not in the schema",
+            f"labels never seen: {{count}} in {split} are not in the schema",
+            f"{label} ({count})",
         )
 
 
 def _new_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str]) -> Iterator[Finding]:
-    for label in sorted(summary.labels - known):
-        count = sum(pictures for (_, name), pictures in summary.pictures.items() if name == label)
+    counts = summary.by_label
+    for label in sorted(counts.keys() - known):
+        count = rejects.counted(counts[label], "picture")
         yield _allowable(
-            limits.new_labels, "data.new_labels", f"label never seen: {label} ({count} pictures) is not in {_LAST}"
+            limits.new_labels,
+            "data.new_labels",
+            f"label never seen: {label} ({count}) is not in {_LAST}",
+            f"labels never seen: {{count}} are not in {_LAST}",
+            f"{label} ({count})",
         )
 
 
 def _missing_labels(limits: Limits, summary: rejects.Summary, known: frozenset[str], where: str) -> Iterator[Finding]:
     for label in sorted(known - summary.labels):
         message = f"label disappeared: {label} is in {where} and has no picture now"
-        yield _allowable(limits.missing_labels, "data.missing_labels", message)
+        group = f"labels disappeared: {{count}} are in {where} and have no picture now"
+        yield _allowable(limits.missing_labels, "data.missing_labels", message, group, label)
 
 
 def _drift(
@@ -179,11 +262,19 @@ def _too_few(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
                 REFUSED,
                 f"too few pictures: {label} has {counts[features.TRAIN]} in train,"
                 f" fewer than data.min_images_per_class = {limits.min_images_per_class}",
+                f"too few pictures: {{count}} labels have fewer in train than data.min_images_per_class ="
+                f" {limits.min_images_per_class}",
+                f"{label} ({counts[features.TRAIN]})",
             )
         for split in (features.EVAL, features.TEST):
             if not counts[split]:
-                yield Finding(WARNING, f"{label} has no picture in {split}")
+                yield Finding(
+                    WARNING, f"{label} has no picture in {split}", f"{{count}} labels have no picture in {split}", label
+                )
 
 
-def _allowable(policy: str, key: str, message: str) -> Finding:
-    return Finding(ALLOWED, message) if policy == "allow" else Finding(REFUSED, f"{message}; {key} = allow takes it")
+def _allowable(policy: str, key: str, message: str, group: str = "", name: str = "") -> Finding:
+    if policy == "allow":
+        return Finding(ALLOWED, message, group, name)
+    hint = f"{key} = allow takes it"
+    return Finding(REFUSED, f"{message}; {hint}", group and f"{group} ({hint})", name)

@@ -20,7 +20,8 @@ class Rejects(types.Artifact):
 
     `rejects.jsonl` holds a line with `path`, `code` and `message` for each, `duplicates.jsonl` one with `path` and `copy_of`
     for each copy that was left out, `counts.jsonl` the number of `pictures` of each `split` and `label`, `spans.jsonl` the
-    number and the name of each `span` that was read.
+    number and the name of each `span` that was read, `others.jsonl` the number of `files` of each `kind` that are no
+    pictures, `empty.jsonl` each `label` with a folder and no picture.
     """
 
     TYPE_NAME = "Rejects"

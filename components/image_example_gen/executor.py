@@ -7,6 +7,8 @@ import json
 import logging
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,7 +21,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
-from components.image_example_gen import preparation, rejects, shards, sources, spans
+from components.image_example_gen import files, preparation, rejects, shards, sources, spans
 
 REJECTS_KEY = "rejects"
 SETTINGS_KEY = "settings"
@@ -73,10 +75,22 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 fileio.rmtree(aside)
         lines = [json.dumps({"span": at.span, "name": at.name}, ensure_ascii=False) + "\n" for at in locations if at.name]
         io_utils.write_string_file(os.path.join(report, rejects.SPANS_FILE), "".join(lines))
+        _write_empty(report, locations)
         summary = rejects.read_summary(report)
         if summary.rejected:
-            _log.warning("%s", summary.describe())
-        _check(summary, list(settings["splits"]), locations)
+            # The file that names all may not outlive the run; who shows its end names the one that does.
+            _log.warning("%s", summary.describe(with_path=False))
+        if summary.pictures:
+            _log.info("%s", summary.describe_labels())
+        try:
+            _check(summary, list(settings["splits"]), locations)
+        except spans.DataError as error:
+            if not summary.rejected or not files.is_local(report):
+                raise
+            # TFX removes the artifacts of a node that failed.
+            kept = shutil.copytree(report, tempfile.mkdtemp(prefix="finetune-rejects-"), dirs_exist_ok=True)
+            message = str(error) if summary.path in str(error) else f"{error}; {summary.describe()}"
+            raise spans.DataError(message.replace(os.path.abspath(report), kept)) from None
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
         examples.set_int_custom_property(PICTURES_PROPERTY, summary.total)
@@ -133,7 +147,9 @@ def _ingest(
         listed.units
         | "Spread" >> beam.Reshuffle()
         | "Prepare"
-        >> beam.ParDo(preparation.PrepareImages(reading, aside, count)).with_outputs(preparation.REJECTS, main="pictures")
+        >> beam.ParDo(preparation.PrepareImages(reading, aside, count)).with_outputs(
+            preparation.REJECTS, preparation.OTHERS, main="pictures"
+        )
     )
     written = (
         prepared.pictures
@@ -161,6 +177,20 @@ def _ingest(
         | "CountLines" >> beam.MapTuple(_count_line)
         | "WriteCounts" >> _write_lines(report, rejects.COUNTS_FILE)
     )
+    _ = (
+        prepared[preparation.OTHERS]
+        | "CountOthers" >> beam.CombinePerKey(sum)
+        | "OtherLines" >> beam.MapTuple(lambda kind, number: json.dumps({"kind": kind, "files": number}, ensure_ascii=False))
+        | "WriteOthers" >> _write_lines(report, rejects.OTHERS_FILE)
+    )
+
+
+def _write_empty(report: str, locations: Iterable[spans.Location]) -> None:
+    """Write down which classes have a folder and no picture that could be used."""
+    used = rejects.read_labels(report)
+    empty = sorted({label for location in locations for label in sources.class_folders(location)} - used)
+    lines = "".join(json.dumps({"label": label}, ensure_ascii=False) + "\n" for label in empty)
+    io_utils.write_string_file(os.path.join(report, rejects.EMPTY_FILE), lines)
 
 
 def _count_line(key: tuple[str, str], pictures: int) -> str:

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Iterator
 from concurrent import futures
 from typing import NamedTuple
 
-import tensorflow as tf
-from tfx.dsl.io import fileio
-
-from components.image_example_gen import naming, rejects
+from components.image_example_gen import files, rejects
 from components.image_example_gen.rejects import Reject
 
+_PASSED_OVER = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "lost+found"),
+    *("$recycle.bin", "recycler", "system volume information"),
+}
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _STATS_AT_ONCE = 512
 _STAT_THREADS = 16
-UNREADABLE_ERRORS = (OSError, tf.errors.OpError, UnicodeError)
 
 
 class FoundFile(NamedTuple):
@@ -28,7 +29,7 @@ class FoundFile(NamedTuple):
 
 
 def walk(root: str) -> Iterator[FoundFile | Reject]:
-    """List the files below a folder, sorted in each, one folder at a time in memory.
+    """List the files below a folder, sorted in each, with the names of one folder a level in memory.
 
     Hidden files and folders and the like of `Thumbs.db` are passed over.
 
@@ -39,7 +40,18 @@ def walk(root: str) -> Iterator[FoundFile | Reject]:
       Each file, or why it can't be taken: its name is not UTF-8, it leads outside the root, it can't be read.
     """
     with futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
-        yield from _walk(root, "", pool)
+        # As deep as folders lie, so no recursion.
+        levels = [_entries(root, "", pool)]
+        while levels:
+            found = next(levels[-1], None)
+            if found is None:
+                levels.pop()
+            elif not isinstance(found, str):
+                yield found
+            elif files.is_local(root) and os.path.islink(os.path.join(root, found)):
+                yield Reject(found, rejects.LINKED_FOLDER, "links to a folder, whose files are taken where they lie")
+            else:
+                levels.append(_entries(root, found, pool))
 
 
 def stat_files(root: str, paths: Iterable[str]) -> Iterator[FoundFile | Reject]:
@@ -47,7 +59,7 @@ def stat_files(root: str, paths: Iterable[str]) -> Iterator[FoundFile | Reject]:
 
     Args:
       root: a folder.
-      paths: below it, with `/`.
+      paths: below it, with `/`, and without `..`.
 
     Yields:
       Each file, or why it can't be taken.
@@ -60,41 +72,55 @@ def stat_files(root: str, paths: Iterable[str]) -> Iterator[FoundFile | Reject]:
                 yield found
 
 
-def names_of(folder: str) -> list[str]:
-    """Return the sorted names in a folder.
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is passed over without a word."""
+    return name.startswith(".") or name.lower() in _PASSED_OVER
+
+
+def kind_of(name: str) -> str:
+    """Return the ending of a file's name, in lower case, without the dot; empty if it has none."""
+    ending = os.path.splitext(name)[1][1:].lower()
+    return ending if len(ending) <= 20 else ""
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file is one by its name, in which pictures may lie that nobody sees."""
+    return name.lower().endswith(_ARCHIVES)
+
+
+def leads_outside(root: str, path: str) -> bool:
+    """Return whether a path below a root leaves it, by `..` or by a link.
 
     Args:
-      folder: the folder.
-
-    Raises:
-      UNREADABLE_ERRORS: one of them; it can't be listed.
+      root: a folder.
+      path: relative to the root, as it will be read.
     """
-    try:
-        return sorted(name.rstrip("/") for name in fileio.listdir(folder))
-    except UnicodeDecodeError:
-        # TensorFlow gives up on a whole folder for one name that is not UTF-8; only local ones can hold such names.
-        return sorted(os.listdir(folder))
+    normal = os.path.normpath(path)
+    if os.path.isabs(path) or "://" in path or normal == ".." or normal.startswith("../"):
+        return True
+    return files.is_local(root) and not _is_below(os.path.realpath(os.path.join(root, path)), os.path.realpath(root))
 
 
-def _walk(root: str, below: str, pool: futures.Executor) -> Iterator[FoundFile | Reject]:
+def reason_of(error: Exception) -> str:
+    """Return why something can't be read, in one line, never an empty one."""
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(message).split())
+
+
+def _entries(root: str, below: str, pool: futures.Executor) -> Iterator[FoundFile | Reject | str]:
+    """What is in a folder; a folder comes as its path."""
     try:
-        names = names_of(os.path.join(root, below) if below else root)
-    except UNREADABLE_ERRORS as error:
-        yield Reject(below, rejects.UNREADABLE, f"the folder can't be listed: {naming.reason_of(error)}")
+        names = files.names(os.path.join(root, below) if below else root)
+    except files.ERRORS as error:
+        message = f"the folder can't be listed, and nobody knows what is in it: {reason_of(error)}"
+        yield Reject(below or os.path.basename(root), rejects.CONTAINER, message)
         return
-    paths = [f"{below}/{name}" if below else name for name in names if not naming.is_hidden(name)]
-    for found in _stat_all(root, paths, pool):
-        if not isinstance(found, str):
-            yield found
-        elif naming.is_local(root) and os.path.islink(os.path.join(root, found)):
-            yield Reject(found, rejects.LINKED_FOLDER, "links to a folder, whose files are taken where they lie")
-        else:
-            yield from _walk(root, found, pool)
+    yield from _stat_all(root, [f"{below}/{name}" if below else name for name in names if not is_hidden(name)], pool)
 
 
 def _stat_all(root: str, paths: Iterable[str], pool: futures.Executor) -> Iterator[FoundFile | Reject | str]:
     """Look paths up, many at once; a folder comes back as its path."""
-    if naming.is_local(root):  # a look-up takes microseconds there, less than handing it to a thread
+    if files.is_local(root):  # a look-up takes microseconds there, less than handing it to a thread
         yield from (_stat(root, path) for path in paths)
         return
     remaining = iter(paths)
@@ -103,15 +129,40 @@ def _stat_all(root: str, paths: Iterable[str], pool: futures.Executor) -> Iterat
 
 
 def _stat(root: str, path: str) -> FoundFile | Reject | str:
+    if problem := _problem(root, path):
+        return problem
+    full = os.path.join(root, path)
+    try:
+        found = files.look_up(full)
+    except FileNotFoundError:
+        return Reject(path, rejects.UNREADABLE, f"no such file; looked for {full!r}{_hint(path)}")
+    except files.ERRORS as error:
+        return Reject(path, rejects.UNREADABLE, f"can't be read: {reason_of(error)}{_hint(path)}")
+    return path if found.is_folder else FoundFile(path, found.size, found.modified)
+
+
+def _problem(root: str, path: str) -> Reject | None:
+    """What a name or a link has against it; a folder may hold many pictures."""
     full = os.path.join(root, path)
     try:
         path.encode()
     except UnicodeEncodeError:
-        return Reject(naming.printable(path), rejects.BAD_NAME, "the name is not UTF-8; rename it")
-    if naming.is_local(root) and os.path.islink(full) and naming.leads_outside(root, path):
-        return Reject(path, rejects.OUTSIDE_ROOT, "links to a place outside the source")
-    try:
-        stat = fileio.stat(full)
-    except UNREADABLE_ERRORS as error:
-        return Reject(path, rejects.UNREADABLE, f"can't be read: {naming.reason_of(error)}")
-    return path if stat.is_directory else FoundFile(path, stat.length, stat.mtime_nsec)
+        code = rejects.CONTAINER if files.is_local(root) and os.path.isdir(full) else rejects.BAD_NAME
+        return Reject(rejects.printable(path), code, "the name is not UTF-8; rename it")
+    if files.is_local(root) and os.path.islink(full) and leads_outside(root, path):
+        code = rejects.CONTAINER if os.path.isdir(full) else rejects.OUTSIDE_ROOT
+        return Reject(path, code, "links to a place outside the source, which is not read; copy it there")
+    return None
+
+
+def _hint(path: str) -> str:
+    """What may be wrong with a path at which nothing is."""
+    if "\\" in path:
+        return ": the path has backslashes; write / between folders"
+    if path != path.strip() or any(part != part.strip() for part in path.split("/")):
+        return ": the path begins or ends with a blank"
+    return ""
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")

@@ -1,22 +1,27 @@
-"""Manifests: CSV with a header, or JSON lines, with `path`, `label` and perhaps `split`; paths start at the manifest."""
+"""Manifests: CSV with a header, or JSON lines, with `path`, `label` and perhaps `split`; paths start at the manifest.
+
+They are read strictly: a row is a line, as long as the header, and whatever else a line may mean is never guessed.
+"""
 
 from __future__ import annotations
 
+import collections
 import csv
 import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tfx.dsl.io import fileio
-
-from components.image_example_gen import listing, naming, rejects
+from components.image_example_gen import files as stored
+from components.image_example_gen import listing, rejects
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError
 from modules import features
 
 _ROWS_AT_ONCE = 512
+_COLUMNS = ("path", "label", "split")
+_EXPECTED = "expected path,label or path,label,split, in lower case, with commas and no blanks between them"
 
 
 class Row(NamedTuple):
@@ -25,6 +30,20 @@ class Row(NamedTuple):
     path: str
     label: str
     split: str
+
+
+class _RowError(ValueError):
+    """A line that is no row.
+
+    Args:
+      message: why.
+      code: of the reject.
+      path: of the picture, where the line has one.
+    """
+
+    def __init__(self, message: str, code: str = rejects.BAD_ROW, path: str = ""):
+        super().__init__(message)
+        self.code, self.path = code, path
 
 
 def is_manifest(name: str) -> bool:
@@ -42,20 +61,23 @@ def files(uri: str) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
       Each row with its file, or with why that can't be taken. For a row that can't be read the row itself is empty.
 
     Raises:
-      DataError: the file is not a manifest: not UTF-8, or without the columns that it needs.
+      DataError: the file is not a manifest: not UTF-8, without the columns that it needs, or with other line ends.
     """
     root = os.path.dirname(uri)
     rows = read(uri)
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-        good = []
+        good: list[tuple[Row, str]] = []
         for row in batch:
             if isinstance(row, Reject):
                 yield Row("", "", ""), row
-            elif naming.leads_outside(root, row.path):
+                continue
+            path = _below(root, row.path)
+            if "://" in path or listing.leads_outside(root, path := os.path.normpath(path)):
                 yield row, Reject(row.path, rejects.OUTSIDE_ROOT, f"leads outside the folder of {os.path.basename(uri)}")
             else:
-                good.append(row)
-        yield from zip(good, listing.stat_files(root, [os.path.normpath(row.path) for row in good]), strict=True)
+                good.append((row, path))
+        found = listing.stat_files(root, [path for _, path in good])
+        yield from zip((row for row, _ in good), found, strict=True)
 
 
 def read(uri: str) -> Iterator[Row | Reject]:
@@ -65,64 +87,139 @@ def read(uri: str) -> Iterator[Row | Reject]:
       uri: of the manifest.
 
     Yields:
-      Each row, or which line can't be understood and why.
+      Each row, or which line can't be understood and why. The last of them may say that the rest can't be read.
 
     Raises:
       DataError: as for `files`.
     """
     name = os.path.basename(uri)
+    values = _csv_values if name.lower().endswith(".csv") else _json_values
+    number = 0
     try:
-        with fileio.open(uri, "r") as opened:
-            values = _csv_values(uri, opened) if name.lower().endswith(".csv") else _json_values(opened)
-            for line, value in values:
-                yield _to_row(value, f"{name}:{line}")
-    except UnicodeDecodeError:
-        raise DataError(f"{uri}: is not UTF-8; save it as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{uri}: not CSV: {error}") from None
+        with stored.opened(uri) as opened:
+            for number, value in values(uri, _lines(uri, opened)):
+                yield _to_row(value, f"{name}:{number}")
+    except OSError as error:
+        why = f"can't be read behind line {number}, and nobody knows what it names: {listing.reason_of(error)}"
+        yield Reject(name, rejects.CONTAINER, why)
 
 
-def _csv_values(uri: str, lines: Iterable[str]) -> Iterator[tuple[int, object]]:
-    reader = csv.DictReader(_without_mark(lines))
-    columns = reader.fieldnames or []
+def _below(root: str, path: str) -> str:
+    """A path relative to the root, where it is an absolute one below it."""
+    path = stored.plain(path)
+    for above in (root, os.path.abspath(root), os.path.realpath(root)) if stored.is_local(root) else (root,):
+        if path.startswith(above.rstrip("/") + "/"):
+            return path[len(above.rstrip("/")) + 1 :]
+    return path
+
+
+def _lines(uri: str, opened: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """The numbered lines, without their ends, which are all alike, and without a byte order mark."""
+    end = None
+    for number, line in enumerate(opened, start=1):
+        body, feed = line.removesuffix(b"\n"), line.endswith(b"\n")
+        own = (b"\r\n" if body.endswith(b"\r") else b"\n") if feed else end
+        body = body.removesuffix(b"\r") if own == b"\r\n" else body
+        end = end or own
+        if b"\r" in body or own != end:
+            raise DataError(
+                f"{uri}: line {number} has another line end than those before it, or that of old Macs, a carriage return"
+                " alone: rows would run into one another; save it as CSV UTF-8, or with dos2unix -c mac"
+            )
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{uri}: line {number} is not UTF-8; save it as UTF-8") from None
+        yield number, text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _csv_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    try:
+        columns = _fields(next(lines, (1, ""))[1])
+    except _RowError as error:
+        raise DataError(f"{uri}: the header {error}; {_EXPECTED}") from None
     if missing := {"path", "label"} - set(columns):
-        raise DataError(
-            f"{uri}: no column {' and no column '.join(sorted(missing))} in the header"
-            f" {','.join(columns)!r}; expected path,label or path,label,split"
-        )
-    for value in reader:
-        yield reader.line_num, value
+        header = ",".join(columns)
+        raise DataError(f"{uri}: no column {' and no column '.join(sorted(missing))} in the header {header!r}; {_EXPECTED}")
+    if twice := [name for name, count in collections.Counter(columns).items() if count > 1 and name in _COLUMNS]:
+        raise DataError(f"{uri}: the column {' and the column '.join(twice)} is there more than once; keep the right one")
+    for number, line in lines:
+        if not line:
+            continue
+        try:
+            fields = _fields(line)
+            if len(fields) != len(columns):
+                raise _RowError(f"has {len(fields)} fields, and the header has {len(columns)}")
+        except _RowError as error:
+            yield number, error
+        else:
+            yield number, dict(zip(columns, fields, strict=True))
 
 
-def _json_values(lines: Iterable[str]) -> Iterator[tuple[int, object]]:
-    for number, line in enumerate(_without_mark(lines), start=1):
+def _fields(line: str) -> list[str]:
+    """The fields of a line."""
+    try:
+        (fields,) = csv.reader([line], strict=True)
+    except csv.Error as error:
+        if str(error) == "unexpected end of data":
+            raise _RowError("opens a quote that is not closed in this line; a field can't run over lines") from None
+        raise _RowError(f"is not CSV: {error}") from None
+    except ValueError:  # an empty line has no row
+        return []
+    return fields
+
+
+def _json_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    del uri
+    for number, line in lines:
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
+                yield number, json.loads(line, object_pairs_hook=_once)
+            except _RowError as error:
                 yield number, error
+            except (ValueError, RecursionError) as error:
+                yield number, _RowError(f"is not JSON: {error}")
 
 
-def _to_row(value: object, where: str) -> Row | Reject:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are there once."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _RowError("has a key more than once")
+    return values
+
+
+def _to_row(value: Any, where: str) -> Row | Reject:
+    try:
+        if isinstance(value, _RowError):
+            raise value
+        return _row(value, where)
+    except _RowError as error:
+        return Reject(error.path or where, error.code, str(error))
+
+
+def _row(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
-        why = f"not JSON: {value}" if isinstance(value, json.JSONDecodeError) else 'expected {"path": …, "label": …}'
-        return Reject(where, rejects.BAD_ROW, why)
-    path, label, split = (value.get(key) for key in ("path", "label", "split"))
+        raise _RowError('expected {"path": …, "label": …}')
+    path, label, split = (value.get(key) for key in _COLUMNS)
     if not isinstance(path, str) or not path.strip():
-        return Reject(where, rejects.BAD_ROW, "has no path")
+        raise _RowError("has no path")
     try:
         f"{path}{label}".encode()
     except UnicodeEncodeError as error:
         # JSON can write it: "\ud800".
-        return Reject(where, rejects.BAD_ROW, f"its path or label is no Unicode text: {error.object[error.start]!r}")
-    if label is None or isinstance(label, (dict, list, float)) or not str(label).strip():
-        return Reject(path, rejects.NO_LABEL, f"has no label in {where}")
-    if split not in {None, "", *features.SPLITS}:
-        return Reject(path, rejects.BAD_ROW, f"split {split!r} in {where}; expected {', '.join(features.SPLITS)} or nothing")
+        raise _RowError(f"its path or label is no Unicode text: {error.object[error.start]!r}") from None
+    if label is None or not str(label).strip():
+        raise _RowError(f"has no label in {where}", rejects.NO_LABEL, path)
+    if isinstance(label, bool) or not isinstance(label, (str, int)):
+        allowed = f"expected text or a whole number{_whole(label)}"
+        raise _RowError(f"the label in {where} is {json.dumps(label)[:60]}; {allowed}", rejects.BAD_LABEL, path)
+    if not isinstance(split, str | None) or split not in {None, "", *features.SPLITS}:
+        allowed = f"{', '.join(features.SPLITS)} or nothing"
+        raise _RowError(f"split {json.dumps(split)[:60]} in {where}; expected {allowed}", path=path)
     return Row(path, str(label), split or "")
 
 
-def _without_mark(lines: Iterable[str]) -> Iterator[str]:
-    """Drop the byte order mark that spreadsheets write."""
-    for number, line in enumerate(lines):
-        yield line if number else line.removeprefix("\ufeff")
+def _whole(label: Any) -> str:
+    """What was meant by a number such as 1.0, as pandas writes it where one of a column is missing."""
+    return f", e.g. {label:.0f}" if isinstance(label, float) and label.is_integer() else ""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import apache_beam as beam
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import listing, naming, parallel, rejects, sources
+from components.image_example_gen import files, listing, parallel, rejects, sources
 from components.image_example_gen.rejects import Reject
-from modules import autotuning, features, images
+from modules import autotuning, features, headers, images
 
 REJECTS = "rejects"
+OTHERS = "others"
 
+_Item = TypeVar("_Item")
 _log = logging.getLogger("finetune.components.image_example_gen")
 
 
@@ -26,12 +28,22 @@ class Prepared(NamedTuple):
     """A picture whose example lies on disk, `length` bytes from `offset` in the file `aside`."""
 
     content_hash: str
+    own_hash: str
     path: str
     label: str
     split: str
     aside: str = ""
     offset: int = 0
     length: int = 0
+
+
+class Other(NamedTuple):
+    """A file that is no picture, neither by its name nor by its content, and the ending of its name."""
+
+    kind: str
+
+
+_Fate = tuple[Prepared, bytes] | Reject | Other
 
 
 class Settings(NamedTuple):
@@ -53,7 +65,9 @@ class Settings(NamedTuple):
 
 
 class PrepareImages(beam.DoFn):
-    """Turns lists of ImageFiles, and RecordFiles, into (shard, list of `Prepared`); the output `rejects` takes the rest.
+    """Turns lists of ImageFiles, and RecordFiles, into (shard, list of `Prepared`).
+
+    The output `rejects` takes what can't be used, and `others` (ending, 1) for each file that is no picture.
 
     Args:
       settings: how to read.
@@ -94,11 +108,13 @@ class PrepareImages(beam.DoFn):
         if isinstance(unit, sources.RecordFile):
             results: Iterable = self._prepare_records(unit)
         else:
-            results = parallel.in_order(self._pool, self._prepare_file, unit, self._ahead)
+            results = parallel.in_order(self._pool, self._file_fate, unit, self._ahead)
         by_shard: dict[int, list[Prepared]] = {}
         for result in results:
             if isinstance(result, Reject):
                 yield beam.pvalue.TaggedOutput(REJECTS, result)
+            elif isinstance(result, Other):
+                yield beam.pvalue.TaggedOutput(OTHERS, (result.kind, 1))
             else:
                 prepared = self._put_aside(*result)
                 by_shard.setdefault(shard_of(prepared.content_hash, self._shards), []).append(prepared)
@@ -116,20 +132,33 @@ class PrepareImages(beam.DoFn):
         self._done += count
         _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
 
-    def _prepare_file(self, file: sources.ImageFile) -> tuple[Prepared, bytes] | Reject:
-        if file.size > images.max_bytes(self._settings.max_pixels):
-            message = f"{file.size} bytes are more than any picture of image.max_megapixels needs"
-            return Reject(file.path, rejects.TOO_MANY_BYTES, message)
+    def _file_fate(self, file: sources.ImageFile) -> _Fate:
+        return _guarded(self._prepare_file, file, file.path)
+
+    def _record_fate(self, named: tuple[str, int, bytes]) -> _Fate:
+        return _guarded(self._prepare_record, named, named[0])
+
+    def _prepare_file(self, file: sources.ImageFile) -> _Fate:
         if file.size == 0:  # never opened: it may be a pipe, which would be waited for
-            return Reject(file.path, images.EMPTY, "the file is empty")
+            if headers.claims_to_be_a_picture(file.path):
+                raise headers.BadImageError(headers.EMPTY, "the file is empty")
+            return Other(listing.kind_of(file.path))
         try:
-            with fileio.open(file.uri, "rb") as opened:
-                encoded = opened.read()
-        except listing.UNREADABLE_ERRORS as error:
-            return Reject(file.path, rejects.UNREADABLE, f"can't be read: {naming.reason_of(error)}")
+            with files.opened(file.uri) as opened:
+                encoded = opened.read(headers.SNIFFED_BYTES)
+                if headers.is_no_picture(file.path, encoded):
+                    return Other(listing.kind_of(file.path))
+                if not file.label:
+                    raise headers.BadImageError(rejects.NO_LABEL, rejects.IN_NO_CLASS)
+                if file.size > images.max_bytes(self._settings.max_pixels):
+                    message = f"{file.size} bytes are more than any picture of image.max_megapixels needs"
+                    raise headers.BadImageError(rejects.TOO_MANY_BYTES, message)
+                encoded += opened.read()
+        except OSError as error:
+            return Reject(file.path, rejects.UNREADABLE, f"can't be read: {listing.reason_of(error)}")
         return self._prepare(file, encoded)
 
-    def _prepare_records(self, file: sources.RecordFile) -> Iterator[tuple[Prepared, bytes] | Reject]:
+    def _prepare_records(self, file: sources.RecordFile) -> Iterator[_Fate]:
         count = 0
         failure: Reject | None = None
 
@@ -141,14 +170,15 @@ class PrepareImages(beam.DoFn):
                     yield f"{file.path}#{count}", file.span, record
                     count += 1
             except tf.errors.OpError as error:
-                message = f"can't be read from record {count} on: {naming.reason_of(error)}"
-                failure = Reject(file.path, rejects.UNREADABLE, message)
+                why = " ".join(error.message.split())
+                message = f"can't be read from record {count} on, and nobody knows how many follow: {why}"
+                failure = Reject(file.path, rejects.CONTAINER, message)
 
-        yield from parallel.in_order(self._pool, self._prepare_record, records(), self._ahead)
+        yield from parallel.in_order(self._pool, self._record_fate, records(), self._ahead)
         if failure:
             yield failure
 
-    def _prepare_record(self, named: tuple[str, int, bytes]) -> tuple[Prepared, bytes] | Reject:
+    def _prepare_record(self, named: tuple[str, int, bytes]) -> _Fate:
         path, span, record = named
         try:
             example = tf.train.Example.FromString(record)
@@ -165,13 +195,21 @@ class PrepareImages(beam.DoFn):
             return Reject(path, rejects.BAD_LABEL, str(error))
         return self._prepare(sources.ImageFile(path, "", label, split, span, len(encoded), 0), encoded)
 
-    def _prepare(self, file: sources.ImageFile, encoded: bytes) -> tuple[Prepared, bytes] | Reject:
-        try:
-            picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
-        except images.BadImageError as error:
-            return Reject(file.path, error.code, str(error))
-        prepared = Prepared(picture.content_hash, file.path, file.label, file.split)
+    def _prepare(self, file: sources.ImageFile, encoded: bytes) -> _Fate:
+        picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
+        prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split)
         return prepared, to_example(file, picture).SerializeToString()
+
+
+def _guarded(prepare: Callable[[_Item], _Fate], item: _Item, path: str) -> _Fate:
+    """Have whatever goes wrong with one file, and nobody foresaw, be the fate of that file alone."""
+    try:
+        return prepare(item)
+    except headers.BadImageError as error:
+        return Reject(path, error.code, str(error))
+    except Exception as error:
+        _log.warning("%s could not be read", rejects.printable(path), exc_info=True, extra={"details": True})
+        return Reject(path, headers.FAILED, f"failed: {type(error).__name__}: {listing.reason_of(error)}; see the log")
 
 
 def shard_of(content_hash: str, shards: int) -> int:

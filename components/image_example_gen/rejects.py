@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tfx.dsl.io import fileio
-
-from components.image_example_gen import naming
+from components.image_example_gen import files
 
 REJECTS_FILE = "rejects.jsonl"
 DUPLICATES_FILE = "duplicates.jsonl"
 COUNTS_FILE = "counts.jsonl"
 SPANS_FILE = "spans.jsonl"
+OTHERS_FILE = "others.jsonl"
+EMPTY_FILE = "empty.jsonl"
 
 # Reasons besides those of `modules.images`.
 UNREADABLE = "unreadable"
@@ -27,6 +27,9 @@ BAD_ROW = "bad_row"
 NO_LABEL = "no_label"
 TOO_MANY_BYTES = "too_many_bytes"
 CONFLICT = "conflict"
+CONTAINER = "unreadable_container"
+"""A folder, records or a manifest that can't be read to its end: nobody knows how many pictures it holds."""
+IN_NO_CLASS = "lies in no class's folder"
 
 _NAMED = 10
 
@@ -40,8 +43,7 @@ class Reject(NamedTuple):
 
     def to_json(self) -> str:
         """Return one line of JSON."""
-        line = {"path": naming.printable(self.path), "code": self.code, "message": self.message}
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps({"path": printable(self.path), "code": self.code, "message": self.message}, ensure_ascii=False)
 
 
 class Summary(NamedTuple):
@@ -55,6 +57,9 @@ class Summary(NamedTuple):
       codes: how often each reason occurs.
       path: the file that names all rejects.
       spans: names of those that were read, the latest last; empty if the source has none.
+      others: number of files that are no pictures, neither by name nor by content, by the ending of their names.
+      empty: folders of classes without a picture that could be used.
+      containers: the first rejects with the code `CONTAINER`.
     """
 
     pictures: dict[tuple[str, str], int]
@@ -64,6 +69,9 @@ class Summary(NamedTuple):
     codes: dict[str, int]
     path: str
     spans: tuple[str, ...] = ()
+    others: dict[str, int] = {}  # noqa: RUF012 nobody writes into it
+    empty: tuple[str, ...] = ()
+    containers: tuple[Reject, ...] = ()
 
     @property
     def labels(self) -> frozenset[str]:
@@ -79,6 +87,14 @@ class Summary(NamedTuple):
         return dict(counts)
 
     @property
+    def by_label(self) -> dict[str, int]:
+        """Number of pictures of each label, the most first."""
+        counts: collections.Counter[str] = collections.Counter()
+        for (_, label), pictures in self.pictures.items():
+            counts[label] += pictures
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
     def total(self) -> int:
         """Number of pictures."""
         return sum(self.pictures.values())
@@ -88,13 +104,39 @@ class Summary(NamedTuple):
         """Share of the rejected among all files, 0 to 1."""
         return self.rejected / max(1, self.rejected + self.duplicates + self.total)
 
-    def describe(self) -> str:
-        """Return one line that counts the rejects, names the first ten and says where all are named."""
+    def describe(self, with_path: bool = True) -> str:
+        """Return one line that counts the rejects, names the first ten and, if wanted, says where all are named."""
         reasons = ", ".join(f"{count} {code}" for code, count in sorted(self.codes.items(), key=lambda item: -item[1]))
-        named = "; ".join(f"{reject.path}: {reject.message}" for reject in self.first)
-        files = "1 file" if self.rejected == 1 else f"{self.rejected} files"
+        paths: dict[str, list[str]] = {}
+        for reject in self.first:
+            paths.setdefault(reject.message, []).append(printable(reject.path))
+        named = "; ".join(f"{', '.join(together)}: {message}" for message, together in paths.items())
         more = "; …" if self.rejected > len(self.first) else ""
-        return f"{files} rejected ({reasons}), all named in {self.path}: {named}{more}"
+        where = f", {self.where}" if with_path else ""
+        return f"{counted(self.rejected, 'file')} rejected ({reasons}){where}: {named}{more}"
+
+    @property
+    def where(self) -> str:
+        """Where all rejects are named, in words."""
+        return f"{'all ' if self.rejected > 1 else ''}named in {self.path}"
+
+    def describe_labels(self) -> str:
+        """Return how many pictures there are, and of which labels, the most first."""
+        counts = self.by_label
+        named = ", ".join(f"{label} {count}" for label, count in [*counts.items()][:_NAMED])
+        more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
+        return f"{counted(self.total, 'picture')} of {counted(len(counts), 'label')}: {named}{more}"
+
+    def describe_others(self) -> str:
+        """Return how many files are no pictures, and of what kinds; empty if there are none."""
+        if not self.others:
+            return ""
+        kinds = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{count} {f'.{kind}' if kind else 'without an ending'}" for kind, count in kinds[:_NAMED]]
+        rest = sum(count for _, count in kinds[_NAMED:])
+        return (
+            f"{counted(sum(self.others.values()), 'other file')}: {', '.join([*shown, *([f'{rest} more'] if rest else [])])}"
+        )
 
 
 def read_summary(folder: str) -> Summary:
@@ -105,19 +147,53 @@ def read_summary(folder: str) -> Summary:
     """
     codes: collections.Counter[str] = collections.Counter()
     first: list[Reject] = []
-    path = os.path.join(folder, REJECTS_FILE)
+    containers: list[Reject] = []
+    path = os.path.join(os.path.abspath(folder) if files.is_local(folder) else folder, REJECTS_FILE)
     for line in _lines(path):
         reject = Reject(**line)
         codes[reject.code] += 1
         if len(first) < _NAMED:
             first.append(reject)
+        if reject.code == CONTAINER and len(containers) < _NAMED:
+            containers.append(reject)
     counts = {(line["split"], line["label"]): line["pictures"] for line in _lines(os.path.join(folder, COUNTS_FILE))}
     duplicates = sum(1 for _ in _lines(os.path.join(folder, DUPLICATES_FILE)))
     spans = tuple(line["name"] for line in _lines(os.path.join(folder, SPANS_FILE)))
-    return Summary(counts, codes.total(), duplicates, tuple(first), dict(codes), path, spans)
+    others = {line["kind"]: line["files"] for line in _lines(os.path.join(folder, OTHERS_FILE))}
+    empty = tuple(line["label"] for line in _lines(os.path.join(folder, EMPTY_FILE)))
+    return Summary(
+        counts, codes.total(), duplicates, tuple(first), dict(codes), path, spans, others, empty, tuple(containers)
+    )
+
+
+def read_labels(folder: str) -> set[str]:
+    """Read which labels have a picture in a `rejects` artifact.
+
+    Args:
+      folder: its URI.
+    """
+    return {line["label"] for line in _lines(os.path.join(folder, COUNTS_FILE))}
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts, with the right plural.
+
+    Args:
+      number: of them.
+      noun: of one, in English, with a plural in -s.
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(path: str) -> str:
+    """Return a path that can be written as UTF-8."""
+    try:
+        return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half of a pair, as JSON can write it
+        return path.encode(errors="backslashreplace").decode()
 
 
 def _lines(path: str) -> Iterator[dict]:
-    with fileio.open(path, "r") as opened:
+    with files.opened(path) as opened:
         for line in opened:
             yield json.loads(line)

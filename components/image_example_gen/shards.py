@@ -144,6 +144,7 @@ def _records(kept: list[tuple[str, Prepared]]) -> Generator[tuple[str, bytes], N
 
 def _conflict(picture: Prepared, first_of: dict[str, Prepared]) -> Reject:
     others = ", ".join(f"{other.path} ({label})" for label, other in sorted(first_of.items()) if label != picture.label)
-    return Reject(
-        picture.path, rejects.CONFLICT, f"the same picture has the label {picture.label} here and another one: {others}"
-    )
+    message = f"the same picture has the label {picture.label} here and another one: {others}"
+    if len({one.own_hash for one in first_of.values()}) > 1:
+        message += "; they are transparent and differ, but not on image.background: set another"
+    return Reject(picture.path, rejects.CONFLICT, message)

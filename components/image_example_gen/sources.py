@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from tfx.dsl.io import fileio
-
-from components.image_example_gen import listing, manifests, naming, rejects
+from components.image_example_gen import files, listing, manifests, rejects
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError, Location
-from modules import features
+from modules import features, headers
 
-_VALIDATION_NAMES = {"val", "valid", "validation", "dev"}
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trn"), features.TRAIN),
+    **dict.fromkeys(("eval", "evaluation", "val", "valid", "validation", "dev"), features.EVAL),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), features.TEST),
+}
+"""Words that mean a split."""
+_AROUND_A_SPLIT = re.compile(r"^\d*|[\d]*$|(images?|imgs?|pictures?|photos?|data|sets?|splits?)*$")
+_TFRECORDS = ".tfrec"
 _EXPECTED = (
-    "expected a folder with one subfolder of pictures per class, a manifest (.csv, .jsonl) or TFRecords (*.tfrecord*)"
+    "expected a folder with one subfolder of pictures per class, a manifest (.csv, .jsonl) or TFRecords (*.tfrecord*,"
+    " *.tfrec); archives have to be unpacked"
 )
 
 
@@ -31,7 +38,7 @@ class ImageFile(NamedTuple):
     Attributes:
       path: below the source, with `/`.
       uri: where to read it.
-      label: name of its class.
+      label: name of its class; empty for a file in no class's folder, which is no picture by its name.
       split: that it was put in; empty if its content decides.
       span: number of its span, 0 without spans.
       size: bytes.
@@ -77,16 +84,17 @@ def list_files(location: Location) -> Iterator[ImageFile | RecordFile | Reject]:
       DataError: there is no such source, or its layout can't be understood.
     """
     uri, name = location.uri, os.path.basename(location.uri)
-    if ".tfrecord" in name:
-        found: Iterator[ImageFile | RecordFile | Reject] = _list_records(location)
-    elif not fileio.exists(uri):
+    # What is there by its very name is no pattern.
+    if files.is_folder(uri):
+        found: Iterator[ImageFile | RecordFile | Reject] = _list_tree(location)
+    elif _TFRECORDS in name:
+        found = _list_records(location)
+    elif not files.exists(uri):
         raise DataError(f"{uri}: no such file or folder; {_EXPECTED}")
     elif manifests.is_manifest(name):
         found = _list_manifest(location)
-    elif not fileio.isdir(uri):
-        raise DataError(f"{uri}: is a file; {_EXPECTED}")
     else:
-        found = _list_tree(location)
+        raise DataError(f"{uri}: is a file; {_EXPECTED}")
     for entry in found:
         yield entry._replace(path=f"{location.name}/{entry.path}") if location.name else entry
 
@@ -110,7 +118,8 @@ def check(locations: Iterable[Location]) -> None:
             if isinstance(entry, Reject):
                 rejected = rejected or entry
                 continue
-            labels.add(entry.label)
+            if entry.label:
+                labels.add(entry.label)
             if len(labels) > 1:
                 return
     uri = last.uri if last else "data.source"
@@ -131,7 +140,54 @@ def check_classes(source: str, labels: Collection[str]) -> None:
     """
     if len(labels) == 1:
         (label,) = labels
-        raise DataError(f"{source}: only one class, {label}; a classifier needs pictures of at least two")
+        raise DataError(
+            f"{source}: only one class, {label}; a classifier needs pictures of at least two{_lower(source, label)}"
+        )
+
+
+def _lower(source: str, label: str) -> str:
+    """A hint where the one class is a folder with more folders in it."""
+    folder = os.path.join(source, label)
+    try:
+        below = [name for name in files.names(folder) if not listing.is_hidden(name)] if files.is_folder(folder) else []
+        folders = [name for name in below[:1000] if files.is_folder(os.path.join(folder, name))]
+    except files.ERRORS:
+        return ""
+    return f"; if {', '.join(folders[:3])} are the classes, name {folder}" if len(folders) > 1 else ""
+
+
+def holds(uri: str, path: str) -> bool:
+    """Return whether a path on this machine lies in a source, whose files would then be read with it.
+
+    Args:
+      uri: of the source, on this machine.
+      path: which need not be there yet.
+    """
+    return files.is_folder(uri) and not listing.leads_outside(
+        uri, os.path.relpath(os.path.realpath(path), os.path.realpath(uri))
+    )
+
+
+def class_folders(location: Location) -> list[str]:
+    """Return the labels that a tree has a folder for; none for other sources.
+
+    Args:
+      location: of the source.
+    """
+    if not files.is_folder(location.uri):
+        return []
+    tops = [location.uri]
+    if _has_split_folders(location.uri):
+        tops = [os.path.join(location.uri, split) for split in features.SPLITS]
+    labels = set()
+    for top in tops:
+        for name in files.names(top):
+            if not listing.is_hidden(name) and files.is_folder(os.path.join(top, name)):
+                try:
+                    labels.add(clean_label(name))
+                except (ValueError, UnicodeError):
+                    continue  # its files are rejected by name
+    return sorted(labels)
 
 
 def survey(locations: Iterable[Location]) -> Survey:
@@ -167,35 +223,70 @@ def clean_label(label: str) -> str:
 
 def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
     levels = 2 if _has_split_folders(location.uri) else 1
+    below: dict[str, set[str]] = {}
     for found in listing.walk(location.uri):
         if isinstance(found, Reject):
             yield found
             continue
         parts = found.path.split("/")
-        if len(parts) <= levels:
-            yield Reject(found.path, rejects.NO_LABEL, "lies in no class's folder")
-        else:
-            uri = os.path.join(location.uri, found.path)
+        uri = os.path.join(location.uri, found.path)
+        if listing.is_archive(parts[-1]):
+            message = "an archive, which is not looked into: unpack it, or move it away"
+            yield Reject(found.path, rejects.CONTAINER, message)
+        elif len(parts) > levels:
+            if len(parts) > levels + 1 and (split := split_of_name(parts[levels])):
+                _refuse_splits_below(location.uri, parts, levels, split, below)
             yield _image_file(found, uri, parts[levels - 1], parts[0] if levels == 2 else "", location)
+        elif headers.claims_to_be_a_picture(parts[-1]):
+            yield Reject(found.path, rejects.NO_LABEL, rejects.IN_NO_CLASS)
+        else:
+            yield ImageFile(found.path, uri, "", "", location.span, found.size, found.modified)
+
+
+def split_of_name(name: str) -> str:
+    """Return the split that a folder's name means, in any spelling: `Train`, `val`, `test_images`; empty if none.
+
+    Args:
+      name: of the folder.
+    """
+    letters = "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
+    return _SPLIT_NAMES.get(letters) or _SPLIT_NAMES.get(_AROUND_A_SPLIT.sub("", letters), "")
+
+
+def _refuse_splits_below(uri: str, parts: list[str], levels: int, split: str, below: dict[str, set[str]]) -> None:
+    """Refuse a class with folders that look like splits, which would be mixed; `below` keeps what was seen of each."""
+    seen = below.setdefault("/".join(parts[:levels]), set())
+    seen.add(split)
+    if len(seen) > 1:
+        folder = os.path.join(uri, *parts[:levels])
+        raise DataError(
+            f"{folder}: holds folders that look like splits, {parts[levels]} among them; splits belong above the classes:"
+            f" {', '.join(f'{name}/{parts[levels - 1]}' for name in features.SPLITS)}"
+        )
 
 
 def _has_split_folders(uri: str) -> bool:
     """Whether a tree has train, eval and test above its classes."""
     try:
-        names = [name for name in listing.names_of(uri) if not naming.is_hidden(name)]
-    except listing.UNREADABLE_ERRORS as error:
-        raise DataError(f"{uri}: can't be listed: {naming.reason_of(error)}") from None
-    if not {*names} & {*features.SPLITS}:
+        names = [name for name in files.names(uri) if not listing.is_hidden(name)]
+    except files.ERRORS as error:
+        raise DataError(f"{uri}: can't be listed: {listing.reason_of(error)}") from None
+    likely = {name: split for name in names if (split := split_of_name(name)) and files.is_folder(os.path.join(uri, name))}
+    if len({*likely.values()}) < 2:
         return False
-    folders = {name for name in names if fileio.isdir(os.path.join(uri, name))}
-    if features.TRAIN not in folders or not folders <= {*features.SPLITS, *_VALIDATION_NAMES}:
-        return False
+    folders = {name for name in names if files.is_folder(os.path.join(uri, name))}
     if folders == set(features.SPLITS):
         return True
     raise DataError(
-        f"{uri}: holds the folders {', '.join(sorted(folders))}; a tree with splits above its classes needs exactly"
-        f" {', '.join(features.SPLITS)} (rename a folder of validation data to eval), any other tree one subfolder per class"
+        f"{uri}: holds the folders {_named(folders)}, of which {', '.join(sorted(likely))} look like splits; a tree with"
+        f" splits above its classes needs exactly {', '.join(features.SPLITS)}: rename those of other names (val to"
+        " eval), and move away what is no split; any other tree one subfolder per class"
     )
+
+
+def _named(names: Collection[str]) -> str:
+    shown = sorted(map(rejects.printable, names))
+    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
 def _list_manifest(location: Location) -> Iterator[ImageFile | Reject]:
@@ -208,13 +299,18 @@ def _list_manifest(location: Location) -> Iterator[ImageFile | Reject]:
 
 
 def _list_records(location: Location) -> Iterator[RecordFile | Reject]:
-    root = os.path.dirname(location.uri)
-    uris = sorted(fileio.glob(location.uri))
+    try:
+        uris = files.matches(location.uri)
+    except files.ERRORS as error:
+        raise DataError(f"{location.uri}: can't be listed: {listing.reason_of(error)}") from None
     if not uris:
         raise DataError(f"{location.uri}: no such file; {_EXPECTED}")
-    for found in listing.stat_files(root, [os.path.basename(uri) for uri in uris]):
+    root = os.path.dirname(location.uri)
+    while root and not files.is_folder(root):  # a pattern itself
+        root = os.path.dirname(root)
+    for found in listing.stat_files(root, [uri[len(root) :].lstrip("/") for uri in uris]):
         if isinstance(found, Reject):
-            yield found
+            yield found._replace(code=rejects.CONTAINER) if found.code == rejects.UNREADABLE else found
         else:
             uri = os.path.join(root, found.path)
             yield RecordFile(found.path, uri, location.span, found.size, found.modified)

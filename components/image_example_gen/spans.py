@@ -13,9 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from tfx.dsl.io import fileio
-
-from components.image_example_gen import listing, naming
+from components.image_example_gen import files, listing, rejects
 
 _EXPECTED = "expected {SPAN}, or {YYYY}, {MM} and {DD}, once, and {VERSION} only beside them"
 _PLACEHOLDER = re.compile(r"\{(?:(?P<number>SPAN|VERSION)(?::(?P<width>[1-9][0-9]*))?|(?P<date>YYYY|MM|DD))\}")
@@ -51,11 +49,14 @@ class Location(NamedTuple):
 def divide(source: str) -> tuple[str, str]:
     """Divide a source into the base that all spans share and TFX's pattern below it; without spans, that is `*`.
 
+    What is on this machine by its very name has no spans.
+
     Args:
       source: e.g. `photos/{SPAN}/manifest.csv`.
     """
+    source = files.plain(source)
     source = source.removesuffix("/*").rstrip("/") or source
-    if "{" not in source:
+    if "{" not in source or (files.is_local(source) and files.exists(source)):
         return source, "*"
     before = source[: source.index("{")]
     base = before[: before.rindex("/")] if "/" in before else "."
@@ -140,7 +141,7 @@ def _named(base: str, components: list[str], wrong: list[str]) -> Iterator[tuple
                     deeper[os.path.join(name, _filled(component, own))] = own
                 elif _expression(component, digits_alone=False).fullmatch(entry):
                     zeros = "" if _ANY_NUMBER.search(component) else ", with leading zeros"
-                    shown = naming.printable(os.path.join(name, entry))
+                    shown = rejects.printable(os.path.join(name, entry))
                     wrong.append(f"{shown} does not fit {component}: digits 0 to 9 alone{zeros}")
         places = deeper
     for name, digits in places.items():
@@ -153,16 +154,16 @@ def _named(base: str, components: list[str], wrong: list[str]) -> Iterator[tuple
 def _entries(base: str, name: str, wrong: list[str]) -> list[str]:
     """The names in a place, which may be a glob."""
     folder = os.path.join(base, name)
-    folders = [folder] if fileio.exists(folder) else fileio.glob(folder)
-    if not any(map(fileio.isdir, folders)):
+    folders = files.matches(folder)
+    if not any(map(files.is_folder, folders)):
         wrong.append(f"{name or base} is no folder")
     entries = set()
-    for one in filter(fileio.isdir, folders):
+    for one in filter(files.is_folder, folders):
         try:
-            entries.update(listing.names_of(one))
-        except listing.UNREADABLE_ERRORS as error:
-            wrong.append(f"{name or base} can't be listed: {naming.reason_of(error)}")
-    return sorted(entry for entry in entries if not naming.is_hidden(entry))
+            entries.update(files.names(one))
+        except files.ERRORS as error:
+            wrong.append(f"{name or base} can't be listed: {listing.reason_of(error)}")
+    return sorted(entry for entry in entries if not listing.is_hidden(entry))
 
 
 def _latest_versions(
@@ -218,7 +219,7 @@ def _filled(component: str, digits: Mapping[str, str]) -> str:
 
 
 def _is_there(uri: str) -> bool:
-    return fileio.exists(uri) or bool(fileio.glob(uri))
+    return bool(files.matches(uri))
 
 
 def _abridged(reasons: list[str]) -> str:

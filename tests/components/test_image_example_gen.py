@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components.image_example_gen import component, driver, executor, preparation, rejects, shards, spans
+from components.image_example_gen import component, driver, executor, preparation, rejects, shards, sources, spans
+from components.image_example_gen import files as stored
 from modules import features, images
 from tests import corpus
 from tests.conftest import random_picture
@@ -56,7 +58,7 @@ def ingest(source: Path | str, output: Path, splits: dict[str, int] = SPLITS, **
         beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(output / "tmp"), unique_id="1"
     )
     executor.Executor(context).Do({}, {"examples": [examples], "rejects": [report]}, properties)
-    files = {split: sorted(tf.io.gfile.glob(f"{examples.uri}/Split-{split}/*")) for split in features.SPLITS}
+    files = {split: sorted(map(str, Path(examples.uri, f"Split-{split}").iterdir())) for split in features.SPLITS}
     return Ingested({split: list(read(paths)) for split, paths in files.items()}, Path(report.uri), files)
 
 
@@ -110,9 +112,14 @@ def test_every_kind_of_trouble_and_every_valid_kind_has_its_fate(
         path = f"bad/{number} {kind}.jpg"
         files[path], expected[path] = content, code
     files |= many("bad", 20, 500) | {"good/a PNG called.jpg": random_picture(700), "good/no extension": random_picture(701)}
-    files |= {"README.md": b"# Pictures", "bad/conflict.png": random_picture(800), "good/conflict.png": random_picture(800)}
+    files |= {"bad/conflict.png": random_picture(800), "good/conflict.png": random_picture(800)}
+    # What is no picture, and does not claim to be, is passed over and counted.
+    others = {"README.md": b"# Pictures", "bad/1.xml": b"<a/>", "bad/2.xml": b"", "good/notes": b"x", "bad/.gitkeep": b""}
+    files |= others | {"bad/0.png:Zone.Identifier": b"[ZoneTransfer]\r\n", "lost.jpg": random_picture(702)}
+    others |= {"bad/0.png:Zone.Identifier": b""}
+    files |= {"no extension": random_picture(703), "bad/more.zip": b"PK"}
+    expected |= {"lost.jpg": rejects.NO_LABEL, "no extension": rejects.NO_LABEL, "bad/more.zip": rejects.CONTAINER}
     folder = picture_folder(files)
-    expected |= {"README.md": rejects.NO_LABEL}
     expected |= dict.fromkeys(["bad/conflict.png", "good/conflict.png"], rejects.CONFLICT)
 
     (tmp_path / "elsewhere.png").write_bytes(random_picture(900))
@@ -123,7 +130,7 @@ def test_every_kind_of_trouble_and_every_valid_kind_has_its_fate(
     (folder / "good" / "locked.png").write_bytes(random_picture(901))
     (folder / "good" / "locked.png").chmod(0)
     if os.geteuid() == 0:  # whom no permission stops
-        monkeypatch.setattr(preparation.fileio, "open", refuse_locked(preparation.fileio.open))
+        monkeypatch.setattr(stored, "opened", refuse_locked(stored.opened))
     Path(os.fsdecode(os.fsencode(folder) + b"/good/bad\xff.png")).write_bytes(random_picture(902))
     expected |= {
         "good/outside.png": rejects.OUTSIDE_ROOT,
@@ -138,7 +145,10 @@ def test_every_kind_of_trouble_and_every_valid_kind_has_its_fate(
     ingested = ingest(folder, tmp_path / "out", deduplicate=False)
     assert ingested.rejects() == expected
     found = ingested.by_path()
-    assert found.keys() == files.keys() - expected.keys()
+    assert found.keys() == files.keys() - expected.keys() - others.keys()
+    summary = rejects.read_summary(str(ingested.report))
+    assert summary.others == {"md": 1, "xml": 2, "": 1, "identifier": 1}
+    assert summary.describe_others() == "5 other files: 2 .xml, 1 without an ending, 1 .identifier, 1 .md"
     for path, example in found.items():
         picture = images.prepare(files[path])
         assert value(example, "image") == picture.encoded
@@ -147,12 +157,65 @@ def test_every_kind_of_trouble_and_every_valid_kind_has_its_fate(
 
 
 def refuse_locked(opened: Callable[..., object]) -> Callable[..., object]:
-    def as_others(path: str, mode: str = "r") -> object:
+    def as_others(path: str) -> object:
         if path.endswith("locked.png"):
-            raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
-        return opened(path, mode)
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path)
 
     return as_others
+
+
+def test_whatever_goes_wrong_in_one_file_is_the_fate_of_that_file(
+    picture_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decode, to_example = images.decoding.decode, preparation.to_example
+
+    def broken(encoded: bytes, max_pixels: int) -> object:
+        if encoded == random_picture(3):
+            raise MemoryError("inside\na decoder")
+        return decode(encoded, max_pixels)
+
+    def unwritten(file: sources.ImageFile, picture: images.Picture) -> tf.train.Example:
+        if file.path == "a/4.png":
+            raise ZeroDivisionError
+        return to_example(file, picture)
+
+    monkeypatch.setattr(images.decoding, "decode", broken)
+    monkeypatch.setattr(preparation, "to_example", unwritten)
+    ingested = ingest(picture_folder(many("a", 20) | many("b", 20, 50)), tmp_path / "out")
+    assert ingested.rejects() == {"a/3.png": images.FAILED, "a/4.png": images.FAILED}
+    assert len(ingested.by_path()) == 38
+    assert caplog.text.count("Traceback") == 2
+
+
+def test_what_is_rejected_is_still_named_in_a_file_after_a_source_without_a_usable_picture(
+    picture_folder: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(spans.DataError, match="2 files rejected") as error:
+        ingest(picture_folder({"a/1.png": b"x", "b/2.png": b"y"}), tmp_path / "out")
+    kept = Path(re.search(r"named in (\S+):", str(error.value))[1])
+    assert kept.is_file()
+    assert (tmp_path / "out") not in kept.parents
+    assert len(kept.read_text().splitlines()) == 2
+
+
+def test_an_empty_split_names_the_rejects_that_may_be_missing_there(picture_folder: Write, tmp_path: Path) -> None:
+    with pytest.raises(spans.DataError, match=r"no picture fell into the split .*; 1 file rejected .* named in /") as error:
+        ingest(
+            picture_folder({"a/1.png": random_picture(1), "b/2.png": random_picture(2), "b/3.png": b"x"}), tmp_path / "out"
+        )
+    assert Path(re.search(r"named in (\S+):", str(error.value))[1]).is_file()
+
+
+def test_a_folder_whose_name_is_a_pattern_is_a_folder(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder(many("a", 20) | many("b", 20, 50), "in [1] {x} *")
+    assert len(ingest(folder, tmp_path / "out").by_path()) == 40
+
+
+def test_a_class_folder_without_a_usable_picture_is_written_down(picture_folder: Write, tmp_path: Path) -> None:
+    files = many("a", 20) | many("b", 20, 50) | {"empty/.gitkeep": b"", "broken/1.png": b"x"}
+    ingested = ingest(picture_folder(files), tmp_path / "out")
+    assert rejects.read_summary(str(ingested.report)).empty == ("broken", "empty")
 
 
 def test_a_conflict_names_both_pictures(picture_folder: Write, tmp_path: Path) -> None:
@@ -173,7 +236,9 @@ def test_rejects_make_one_line_in_the_terminal(
     with caplog.at_level(logging.WARNING, "finetune"):
         ingested = ingest(picture_folder(many("a", 20) | many("b", 20, 50) | broken), tmp_path / "out")
     (warning,) = caplog.messages
-    assert warning.startswith(f"12 files rejected (12 damaged), all named in {ingested.report / rejects.REJECTS_FILE}: ")
+    assert warning.startswith("12 files rejected (12 damaged): a/broken")
+    described = rejects.read_summary(str(ingested.report)).describe()
+    assert described.startswith(f"12 files rejected (12 damaged), all named in {ingested.report / rejects.REJECTS_FILE}: ")
     assert warning.count("a/broken") == 10
     assert "\n" not in warning
 
@@ -263,7 +328,7 @@ def test_records_that_can_not_be_used_are_named(tmp_path: Path) -> None:
         "x.tfrecord#60": rejects.BAD_ROW,
         "x.tfrecord#61": rejects.BAD_ROW,
         "x.tfrecord#62": images.NOT_AN_IMAGE,
-        "y.tfrecord": rejects.UNREADABLE,
+        "y.tfrecord": rejects.CONTAINER,
     }
 
 

@@ -1,8 +1,9 @@
+import contextlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from components.image_example_gen import rejects, sources, spans
+from components.image_example_gen import files, rejects, sources, spans
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError, Location
 
@@ -20,7 +21,7 @@ Write = Callable[..., Path]
 def listed(source: Path | str) -> list[tuple[str, str, str]]:
     """(path, label, split) of each file that should be a picture."""
     found = sources.list_files(Location(str(source)))
-    return [(file.path, file.label, file.split) for file in found if isinstance(file, sources.ImageFile)]
+    return [(file.path, file.label, file.split) for file in found if isinstance(file, sources.ImageFile) and file.label]
 
 
 def rejected(source: Path | str) -> dict[str, str]:
@@ -29,12 +30,12 @@ def rejected(source: Path | str) -> dict[str, str]:
 
 def test_nested_folders_belong_to_their_class_and_hidden_files_are_passed_over(picture_folder: Write) -> None:
     names = [
-        *("cat/2.png", "cat/1.png", "dog/old/3.png", "readme.txt"),
+        *("cat/2.png", "cat/1.png", "dog/old/3.png", "lost.png", "readme.txt"),
         *("cat/.hidden.png", "cat/Thumbs.db", "cat/desktop.ini", ".cache/x.png", "dog/.t/y.png", "__MACOSX/cat/1.png"),
     ]
     folder = picture_folder(dict.fromkeys(names, b"x"))
     assert listed(folder) == [("cat/1.png", "cat", ""), ("cat/2.png", "cat", ""), ("dog/old/3.png", "dog", "")]
-    assert rejected(folder) == {"readme.txt": rejects.NO_LABEL}
+    assert rejected(folder) == {"lost.png": rejects.NO_LABEL}
 
 
 def test_a_tree_may_have_its_splits_above_the_classes(picture_folder: Write) -> None:
@@ -47,7 +48,20 @@ def test_a_tree_may_have_its_splits_above_the_classes(picture_folder: Write) -> 
     assert rejected(folder) == {"test/4.png": rejects.NO_LABEL}
 
 
-@pytest.mark.parametrize("folders", [("train", "val"), ("train", "test"), ("train", "eval", "validation", "test")])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train", "val"),
+        ("train", "test"),
+        ("train", "eval", "validation", "test"),
+        ("train", "eval", "test", "predictions"),
+        ("Train", "Eval", "Test"),
+        ("training_set", "test-set"),
+        ("1_train", "2_val", "3_test"),
+        ("train_images", "test_images", "notes"),
+        ("TRAINING", "Holdout"),
+    ],
+)
 def test_a_tree_that_looks_like_splits_but_is_not_quite_is_explained(picture_folder: Write, folders: list[str]) -> None:
     folder = picture_folder({f"{name}/cat/1.png": b"x" for name in folders})
     with pytest.raises(DataError, match="needs exactly train, eval, test"):
@@ -55,8 +69,49 @@ def test_a_tree_that_looks_like_splits_but_is_not_quite_is_explained(picture_fol
 
 
 def test_a_class_may_be_called_train(picture_folder: Write) -> None:
-    folder = picture_folder({"train/1.png": b"x", "bus/2.png": b"x"})
-    assert [label for _, label, _ in listed(folder)] == ["bus", "train"]
+    folder = picture_folder({"train/1.png": b"x", "bus/2.png": b"x", "trainers/3.png": b"x", "contest/4.png": b"x"})
+    assert [label for _, label, _ in listed(folder)] == ["bus", "contest", "train", "trainers"]
+
+
+def test_splits_below_the_classes_are_refused_since_they_would_be_mixed(picture_folder: Write) -> None:
+    folder = picture_folder({"cat/train/1.png": b"x", "cat/test/2.png": b"x", "dog/3.png": b"x"})
+    with pytest.raises(DataError, match=r"/cat: holds folders that look like splits.*train/cat, eval/cat, test/cat"):
+        listed(folder)
+    one_alone = picture_folder({"cat/test/1.png": b"x", "dog/2.png": b"x"}, "alone")
+    assert len(listed(one_alone)) == 2
+
+
+def test_folders_may_lie_as_deep_as_the_system_lets_them(picture_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "cat/z.png": b"x", "dog/2.png": b"x"})
+    monkeypatch.chdir(folder / "cat")
+    for _ in range(1200):
+        os.mkdir("x")
+        os.chdir("x")
+    Path("deep.png").write_bytes(b"x")
+    found = [path for path, _, _ in listed(folder)]
+    assert found == ["cat/1.png", f"cat/{'x/' * 1200}deep.png", "cat/z.png", "dog/2.png"]
+
+
+def test_a_folder_that_can_not_be_listed_is_no_mere_file(picture_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x", "dog/more.zip": b"x", "dog/old/3.png": b"x"})
+    Path(os.fsdecode(os.fsencode(folder) + b"/dog/\xff")).mkdir()
+    names = files.names
+
+    def closed(path: str) -> list[str]:
+        if path.endswith("/old"):
+            raise PermissionError(13, "Permission denied")
+        return names(path)
+
+    monkeypatch.setattr(files, "names", closed)
+    assert rejected(folder) == dict.fromkeys(["dog/old", "dog/more.zip", "dog/\\xff"], rejects.CONTAINER)
+
+
+def test_one_class_that_holds_the_classes_is_explained(picture_folder: Write) -> None:
+    folder = picture_folder({"flowers/daisy/1.png": b"x", "flowers/rose/2.png": b"x"})
+    with pytest.raises(
+        DataError, match=rf"only one class, flowers; .*; if daisy, rose are the classes, name {folder}/flowers$"
+    ):
+        sources.check([Location(str(folder))])
 
 
 def test_csv_and_json_lines_say_the_same(picture_folder: Write) -> None:
@@ -116,6 +171,161 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, name: str, conten
     assert str(tmp_path / name) in str(error.value)
 
 
+def messages(source: Path) -> list[str]:
+    return [found.message for found in sources.list_files(Location(str(source))) if isinstance(found, Reject)]
+
+
+def test_a_row_of_a_manifest_is_a_line_as_long_as_the_header(picture_folder: Write) -> None:
+    folder = picture_folder({f"{number}.png": b"x" for number in range(9)})
+    rows = [
+        "0.png,cat",
+        '1.png,"cat',
+        "2.png,cat",
+        "3.png",
+        "4.png,cat,",
+        '5.png,"c"at',
+        '6.png,"a, b"',
+        "",
+        '7.png,5" disk',
+    ]
+    (folder / "list.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    assert [path for path, _, _ in listed(folder / "list.csv")] == ["0.png", "2.png", "6.png", "7.png"]
+    assert rejected(folder / "list.csv") == {f"list.csv:{line}": rejects.BAD_ROW for line in (3, 5, 6, 7)}
+    assert messages(folder / "list.csv")[:3] == [
+        "opens a quote that is not closed in this line; a field can't run over lines",
+        "has 1 fields, and the header has 2",
+        "has 3 fields, and the header has 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [b"path,label\r1.png,cat\r2.png,dog", b"path,label\r\n1.png,cat\n", b"path,label\n1.png,a\rb\n"]
+)
+def test_a_manifest_whose_lines_end_in_several_ways_is_refused(picture_folder: Write, content: bytes) -> None:
+    folder = picture_folder({"1.png": b"x", "2.png": b"x"})
+    (folder / "list.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"list\.csv: line [12] has another line end .*; save it as CSV UTF-8"):
+        listed(folder / "list.csv")
+    (folder / "list.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\n1.png,cat\r\n2.png,dog")
+    assert len(listed(folder / "list.csv")) == 2
+
+
+@pytest.mark.parametrize("header", ["path,label,label", "path,path,label", "split,path,label,split"])
+def test_a_repeated_column_is_refused_and_others_may_repeat(picture_folder: Write, header: str) -> None:
+    folder = picture_folder({"1.png": b"x"})
+    (folder / "list.csv").write_text(f"{header}\n1.png,1.png,1.png,\n")
+    with pytest.raises(DataError, match="is there more than once; keep the right one"):
+        listed(folder / "list.csv")
+    (folder / "list.csv").write_text(",path,label,\n0,1.png,cat,\n")
+    assert len(listed(folder / "list.csv")) == 1
+
+
+@pytest.mark.parametrize("header", ["Path,Label", "path, label", "path;label", "cat/1.png,cat"])
+def test_a_header_of_another_kind_is_shown_with_what_is_expected(picture_folder: Write, header: str) -> None:
+    folder = picture_folder({"1.png": b"x"})
+    (folder / "list.csv").write_text(f"{header}\n1.png,cat\n")
+    with pytest.raises(DataError, match=f"in the header '{header}'; expected path,label .* in lower case, with commas"):
+        listed(folder / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("cat\\1.png", ": the path has backslashes; write / between folders"),
+        (" cat/1.png", ": the path begins or ends with a blank"),
+        ("cat/1.png ", ": the path begins or ends with a blank"),
+        ("cat/2.png", ""),
+    ],
+)
+def test_a_path_at_which_nothing_is_says_where_was_looked(picture_folder: Write, path: str, said: str) -> None:
+    folder = picture_folder({"cat/1.png": b"x"})
+    (folder / "list.csv").write_text(f"path,label\n{path},cat\n")
+    assert messages(folder / "list.csv") == [f"no such file; looked for {os.path.join(folder, path)!r}{said}"]
+
+
+def test_absolute_paths_below_the_manifest_are_taken(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x"})
+    (tmp_path / "link").symlink_to(folder)
+    paths = [f"{folder}/cat/1.png", f"file://{folder}/dog/2.png", f"{folder}/../secret.png", f"{tmp_path}/pictures2/1.png"]
+    (folder / "list.csv").write_text("path,label\n" + "".join(f"{path},cat\n" for path in paths))
+    for manifest in (folder / "list.csv", tmp_path / "link" / "list.csv"):
+        assert [path for path, _, _ in listed(manifest)] == ["cat/1.png", "dog/2.png"]
+        assert set(rejected(manifest).values()) == {rejects.OUTSIDE_ROOT}
+
+
+def test_what_is_checked_of_a_path_is_what_is_read(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder({"a/b/x.png": b"x"})
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "x.png").write_bytes(b"x")
+    (folder / "in").symlink_to(folder / "a")  # in/.. is the source itself for the system, and by its letters
+    (folder / "a" / "in").symlink_to(folder / "a" / "b")  # a/in/.. is a for the letters
+    (folder / "b").symlink_to(tmp_path / "secret")  # by its letters in/../b leads out
+    (folder / "list.csv").write_text("path,label\nin/../b/x.png,cat\nin/../a/b/x.png,cat\na/in/../b/x.png,cat\n")
+    assert [path for path, _, _ in listed(folder / "list.csv")] == ["a/b/x.png", "a/b/x.png"]
+    assert rejected(folder / "list.csv") == {"in/../b/x.png": rejects.OUTSIDE_ROOT}
+
+
+def test_file_is_no_way_around_the_links(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x"})
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (folder / "cat" / "out.png").symlink_to(tmp_path / "secret.png")
+    base, pattern = spans.divide(f"file://{folder}")
+    assert rejected(spans.resolve(base, pattern)[0].uri) == {"cat/out.png": rejects.OUTSIDE_ROOT}
+
+
+def test_json_lines_say_what_is_wrong_with_a_value(picture_folder: Write) -> None:
+    folder = picture_folder({f"{number}.png": b"x" for number in range(9)})
+    rows = ['"label": 1.0', '"label": true', '"label": ["a"]', '"label": "a", "split": ["train"]', '"label": NaN']
+    rows += ['"label": "a", "label": "b"', f'"label": {"[" * 100_000}', f'"label": {"1" * 5000}', '"label": 3']
+    lines = [f'{{"path": "{number}.png", {row}}}' for number, row in enumerate(rows)]
+    (folder / "list.jsonl").write_text("\n".join(lines))
+    assert [label for _, label, _ in listed(folder / "list.jsonl")] == ["3"]
+    found = messages(folder / "list.jsonl")
+    assert found[0] == "the label in list.jsonl:1 is 1.0; expected text or a whole number, e.g. 1"
+    assert found[1] == "the label in list.jsonl:2 is true; expected text or a whole number"
+    assert found[3] == 'split ["train"] in list.jsonl:4; expected train, eval, test or nothing'
+    assert found[5] == "has a key more than once"
+    assert len(found) == 8
+
+
+def test_a_manifest_that_breaks_off_is_no_mere_row(picture_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = picture_folder({"1.png": b"x", "2.png": b"x"})
+    (folder / "list.csv").write_text("path,label\n1.png,cat\n2.png,cat\n")
+
+    @contextlib.contextmanager
+    def breaking(uri: str) -> Iterator[Iterator[bytes]]:
+        def lines() -> Iterator[bytes]:
+            yield from Path(uri).read_bytes().splitlines(keepends=True)[:2]
+            raise OSError(5, "Input/output error")
+
+        yield lines()
+
+    monkeypatch.setattr(files, "opened", breaking)
+    assert [path for path, _, _ in listed(folder / "list.csv")] == ["1.png"]
+    assert rejected(folder / "list.csv") == {"list.csv": rejects.CONTAINER}
+    assert "behind line 2" in messages(folder / "list.csv")[0]
+
+
+@pytest.mark.parametrize("name", ["a.tfrec", "a.tfrecord", "a.tfrecords.gz", "[1].tfrecord"])
+def test_records_may_have_every_usual_name_and_a_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in [1]").mkdir()
+    (tmp_path / "in [1]" / name).write_bytes(b"x")
+    (tmp_path / "in [1]" / "1.tfrecord").write_bytes(b"x")
+    for pattern in (name, "*.tfrec*"):
+        found = list(sources.list_files(Location(f"{tmp_path}/in [1]/{pattern}")))
+        assert name in [record.path for record in found]
+        assert len(found) == (1 if pattern == name else 2)
+    below = list(sources.list_files(Location(f"{tmp_path}/*/1.tfrec*")))
+    assert [(record.path, record.uri) for record in below] == [("in [1]/1.tfrecord", f"{tmp_path}/in [1]/1.tfrecord")]
+
+
+def test_a_folder_with_the_name_of_spans_or_records_is_a_folder(picture_folder: Write) -> None:
+    for name in ("photos {SPAN}", "photos.tfrecord", "photos*"):
+        folder = picture_folder({"cat/1.png": b"x"}, name)
+        (location,) = spans.resolve(*spans.divide(str(folder)))
+        assert listed(location.uri) == [("cat/1.png", "cat", "")]
+
+
 def test_links_are_taken_below_the_root_and_refused_outside_it(picture_folder: Write, tmp_path: Path) -> None:
     folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x"})
     (tmp_path / "out").mkdir()
@@ -129,7 +339,7 @@ def test_links_are_taken_below_the_root_and_refused_outside_it(picture_folder: W
     assert [path for path, _, _ in listed(folder)] == ["cat/1.png", "cat/inside.png", "dog/2.png"]
     assert rejected(folder) == {
         "cat/outside.png": rejects.OUTSIDE_ROOT,
-        "cat/folder": rejects.OUTSIDE_ROOT,
+        "cat/folder": rejects.CONTAINER,
         "cat/circle": rejects.LINKED_FOLDER,
         "cat/broken.png": rejects.UNREADABLE,
         "cat/itself.png": rejects.UNREADABLE,

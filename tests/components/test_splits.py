@@ -17,7 +17,7 @@ def content(number: int) -> str:
 
 
 def picture(number: int, path: str = "", split: str = "", label: str = "a") -> Prepared:
-    return Prepared(content(number), path or f"{number}.png", label, split)
+    return Prepared(content(number), content(number), path or f"{number}.png", label, split)
 
 
 def splits_of(pictures: list[Prepared], deduplicate: bool = False) -> dict[tuple[str, str], str]:
@@ -92,3 +92,13 @@ def test_every_picture_has_a_shard_and_shards_are_independent_of_splits(shard_co
     in_last_shard = [i for i in range(2000) if shard_of(content(i), 4) == 3]
     in_train = sum(shards.split_of(content(i), SPLITS) == "train" for i in in_last_shard) / len(in_last_shard)
     assert 0.7 < in_train < 0.9
+
+
+def test_a_conflict_that_is_the_backgrounds_doing_says_so_and_no_other_does() -> None:
+    one, other = picture(1, "a.png", label="a"), picture(1, "b.png", label="b")
+    (message, _) = [conflict.message for conflict in shards.judge([one, other], SPLITS, True).conflicts]
+    assert "image.background" not in message
+    (message, _) = [
+        conflict.message for conflict in shards.judge([one, other._replace(own_hash="f" * 64)], SPLITS, True).conflicts
+    ]
+    assert message.endswith("; they are transparent and differ, but not on image.background: set another")

@@ -75,6 +75,14 @@ def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
         ("tuning.learning_rate_factor=[10, 0.1]", "the lower bound comes first: [0.1, 10]"),
         ("tuning.dropout=[0.7, 0.2]", "the lower bound comes first: [0.2, 0.7]"),
         ("evaluation.min_accuracy=.nan", "should be"),
+        ("model.weights=", "model.weights has no value; write one, or model.weights=null"),
+        ("model.weights=  ", "model.weights has no value"),
+        ("data.splits={train: 1, train: 2}", "the key train is there twice"),
+        ("data.splits={train: }", "the key train has no value"),
+        ("kubeflow.nodes.Trainer.memroy=1Gi", "unknown key kubeflow.nodes.Trainer.memroy; did you mean memory?"),
+        ("serving.infra_validator.platfrom=docker", "unknown key serving.infra_validator.platfrom; did you mean platform?"),
+        ("kubeflow.default.cpu.x=1", "kubeflow.default.cpu has no keys"),
+        ("kubeflow.volume.clam=x", "did you mean claim?"),
     ],
 )
 def test_a_bad_override_is_refused_with_its_key_and_what_is_right(override: str, said: str) -> None:
@@ -139,6 +147,16 @@ def test_what_can_just_be_met_is_taken(overrides: tuple[str, ...]) -> None:
             "training: {phases: [{name: a, epochs: 1, learning_rates: [['.*', 1.0]], lr: 1}]}",
             "unknown key training.phases.0.lr",
         ),
+        ("serving: {infra_validator: {platfrom: docker}}", "unknown key serving.infra_validator.platfrom; did you mean"),
+        ("kubeflow: {nodes: {Trainer: {memroy: 1Gi}}}", "unknown key kubeflow.nodes.Trainer.memroy; did you mean memory?"),
+        ("kubeflow: {volumes: [{clam: x, path: /x}]}", "unknown key kubeflow.volumes.0.clam; did you mean claim?"),
+        ("model:\n  dropout: 0.1\n  l2: 0\n  dropout: 0.9\n", "line 4: the key dropout is there twice"),
+        ("data: {}\nimage: {}\ndata: {}", "line 3: the key data is there twice"),
+        ("model:\n  weights:\n", "line 2: the key weights has no value; write one, or null"),
+        ("evaluation:\n", "line 1: the key evaluation has no value"),
+        ("augmentation: {zoom: [0.8, ]}", "augmentation.zoom"),
+        ("beam: {args: [a, , b]}", "not YAML"),
+        ("beam:\n  args:\n    - a\n    -\n", "line 4: an item of a list has no value"),
         ("- a", "expected keys"),
         ("a: [", "not YAML"),
     ],
@@ -149,6 +167,36 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(schema.ConfigError, match=r"bad\.yaml") as error:
         reading.load(path)
     assert said in str(error.value)
+
+
+def test_keys_may_be_made_where_any_will_do_and_in_sections_that_are_not_there() -> None:
+    config = reading.load(
+        None,
+        (
+            "kubeflow.nodes.Trainer.memory=32Gi",
+            "kubeflow.nodes.Trainer.cpu='4'",
+            "evaluation.min_recall_of.cat=0.5",
+            "serving.infra_validator.platform=docker",
+            "kubeflow.default.node_selector.zone=a",
+        ),
+    )
+    assert config.kubeflow.nodes["Trainer"].memory == "32Gi"
+    assert config.kubeflow.nodes["Trainer"].cpu == "4"
+    assert config.evaluation.min_recall_of == {"cat": 0.5}
+    assert config.serving.infra_validator is not None
+    assert config.kubeflow.default.node_selector == {"zone": "a"}
+
+
+def test_a_section_may_take_over_another_and_change_it(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("kubeflow:\n  default: &all {cpu: '1', memory: 1Gi}\n  nodes:\n    Trainer: {<<: *all, memory: 2Gi}\n")
+    config = reading.load(path)
+    assert config.kubeflow.nodes["Trainer"].model_dump(exclude_none=True) == {"cpu": "1", "memory": "2Gi"}
+
+
+def test_a_source_is_taken_as_it_is_written() -> None:
+    for name in ("photos 😀", "null", "1e3", "a: b", "{x}", "#x", "'"):
+        assert reading.load(None, (), {"data.source": name}).data.source == name
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

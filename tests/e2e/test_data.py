@@ -1,6 +1,7 @@
 """The command `finetune data check`, and ingestion that is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,9 +32,33 @@ def test_check_prints_what_speaks_against_data_and_their_fate(picture_folder: Wr
         (folder / "a" / f"broken{i}.jpg").write_bytes(b"no picture")
     bad = check(folder)
     assert bad.returncode == 1, bad.stderr
-    assert "5 files rejected" in bad.stdout
+    assert "a      60: " in bad.stdout
+    # The report outlives the command.
+    (named,) = {Path(path) for path in re.findall(r"named in (\S+\.jsonl)", bad.stdout)}
+    assert len(named.read_text().splitlines()) == 5
+    assert len((named.parent / "findings.jsonl").read_text().splitlines()) == 1
+    assert "finetune-check" not in bad.stderr
     assert "data.max_rejected_fraction = 0.01" in bad.stdout
     assert bad.stdout.endswith("data           refused\n")
+
+
+def test_a_check_that_fails_keeps_what_it_says(picture_folder: Write) -> None:
+    folder = picture_folder({f"{label}/{i}.png": b"no picture" for label in "ab" for i in range(2)})
+    done = check(folder)
+    assert done.returncode == 1
+    assert "4 files rejected (4 not_an_image)" in done.stderr
+    (named,) = re.findall(r"named in (\S+\.jsonl)", done.stderr)
+    assert len(Path(named).read_text().splitlines()) == 4
+    (log,) = re.findall(r"Log: (\S+)", done.stderr)
+    assert "no picture can be used" in Path(log).read_text()
+
+
+def test_odd_names_of_folders_are_names(picture_folder: Write, tmp_path: Path) -> None:
+    files = {f"{label}/{i}.png": random_picture(1000 * n + i) for n, label in enumerate("ab") for i in range(60)}
+    folder = picture_folder(files, "photos \U0001f600 [1]*{SPAN}")
+    done = check(folder, "--output-dir", str(tmp_path / "runs \U0001f600 {2}"))
+    assert done.returncode == 0, done.stderr
+    assert "pictures       120 of 2 labels" in done.stdout
 
 
 def test_a_run_on_data_that_are_refused_ends_before_training(picture_folder: Write, tmp_path: Path) -> None:

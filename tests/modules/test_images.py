@@ -4,6 +4,7 @@ import re
 import hypothesis
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
@@ -131,3 +132,46 @@ def test_channels_are_those_of_the_file_as_found(mode: str, channels: int) -> No
     buffer = io.BytesIO()
     corpus.picture(mode=mode).save(buffer, "PNG")
     assert images.prepare(buffer.getvalue()).channels == channels
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_transparent_value_is_transparent_in_every_bit_depth(depth: int) -> None:
+    found = corpus.grey_png_with_a_transparent_value(depth)
+    seen = decoded(images.prepare(found, background=(9, 99, 199)).encoded)
+    assert (seen[:, : corpus.WIDTH // 2] == (9, 99, 199)).all()
+    top = 2**depth - 1
+    assert (seen[:, corpus.WIDTH // 2 :] == round(top // 3 * 255 / top)).all()
+
+
+def test_an_error_says_what_to_do() -> None:
+    for kind, said in {
+        "HEIC": "is HEIC, whatever its name says, which is not supported: convert it to JPEG",
+        "AVIF": "is AVIF, whatever its name says, which is not supported: save it as JPEG or PNG",
+        "web page instead of a picture": "not a picture but a web page; expected BMP, GIF, JPEG",
+        "PNG that is transparent all over": "save it without its alpha channel",
+        "PNG of white strokes on transparency": "image.background = [255, 255, 255]",
+    }.items():
+        with pytest.raises(images.BadImageError, match=re.escape(said)):
+            images.prepare(corpus.BAD[kind][0])
+
+
+def test_white_strokes_are_seen_on_another_background() -> None:
+    seen = decoded(images.prepare(corpus.BAD["PNG of white strokes on transparency"][0], (0, 0, 0)).encoded)
+    np.testing.assert_array_equal(np.unique(seen), [0, 200])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "XMP"])
+def test_every_orientation_is_turned_upright(orientation: int, kind: str) -> None:
+    stored = np.full((16, 32, 3), 255, np.uint8)
+    stored[:8, :16], stored[:8, 16:] = 0, 100
+    if kind == "XMP":
+        plain = corpus.save(PIL.Image.fromarray(stored), "JPEG", quality=100)
+        xmp = f'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="{orientation}"/>'.encode()
+        found = plain[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2) + xmp + plain[2:]
+    else:
+        options = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+        found = corpus.save(PIL.Image.fromarray(stored), kind, exif=corpus.with_orientation(orientation), **options)
+    upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(found))).convert("RGB")).astype(int)
+    assert len(np.unique(upright[::8, ::8, 0])) == 3
+    assert np.abs(decoded(images.prepare(found).encoded) - upright).max() <= 3

@@ -42,7 +42,7 @@ NOTE = "on 4 of 8 test pictures; left out: owl (new)"
     ],
 )
 def test_the_end_of_a_run_says_what_was_compared(checks: list[gate.Check], baseline: float | None, note: str) -> None:
-    found = outcome.Outcome(outcome.DataOutcome(SUMMARY, ()), (*checks, EXAMPLES), True, (), "serving/17")
+    found = outcome.Outcome(outcome.DataOutcome(SUMMARY, (), "findings.jsonl"), (*checks, EXAMPLES), True, (), "serving/17")
     ending = found.ending("images", "1", unchanged=False, look="")
     assert (ending.accuracy, ending.baseline_accuracy, ending.baseline_note) == (0.9, baseline, note)
 
