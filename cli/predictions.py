@@ -23,6 +23,7 @@ TABLE, JSON, CSV = "table", "json", "csv"
     metavar="FOLDER",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
+    callback=options.checked_name,
     help="Of the project.",
 )
 @click.option("--run", metavar="RUN_ID", help="The run that judged the model; without, the newest one that judged one.")

@@ -111,6 +111,8 @@ def prepare(encoded: bytes, background: tuple[int, int, int] = WHITE, max_pixels
         return _prepare(encoded, background, max_pixels)
     except BadImageError:
         raise
+    except PIL.UnidentifiedImageError:  # which says where in memory the file lies
+        raise BadImageError(DAMAGED, "can't be decoded: its header is truncated or damaged") from None
     except _DAMAGE as error:
         raise BadImageError(DAMAGED, f"can't be decoded (truncated or damaged): {_core(error)}") from None
     except Exception as error:

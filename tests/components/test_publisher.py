@@ -42,7 +42,7 @@ class Project:
         }
         image = {features.IMAGE: features.bytes_feature(PICTURE)}
         example = tf.train.Example(features=tf.train.Features(feature=image)).SerializeToString()
-        sample = samples.Sample(example, np.array([0.8, 0.2], np.float32), tiny_model.LABELS, [])
+        sample = samples.Sample(example, np.array([0.8, 0.2], np.float32), tiny_model.LABELS, [], None)
         monkeypatch.setattr(samples, "read", lambda uri: [sample])
         gate.write(str(folder), [gate.Check("accuracy", 0.9, "", None, True)])
 

@@ -50,6 +50,7 @@ def test_a_bad_file_is_refused_with_its_reason(kind: str) -> None:
     assert error.value.code == code
     assert str(error.value)
     assert "\n" not in str(error.value)
+    assert "object at" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", [*corpus.VALID, *corpus.BAD])
@@ -68,6 +69,15 @@ def test_what_is_sent_to_a_server_is_what_training_would_take_of_damaged_files_t
         del content[place:]
     else:
         content += random.bytes(20)
+    assert_same_fate(bytes(content))
+
+
+@pytest.mark.parametrize("stray", [b"\xff\xdc\x7f\xff", b"\xff\xfe\x7f\xff", b"\xff\xff\xe4\x7f\xff"])
+def test_a_segment_among_a_jpeg_s_pixels_is_left_to_training_s_own_word(stray: bytes) -> None:
+    # Pillow passes over it, and TensorFlow takes what follows for its content.
+    content = bytearray(random_picture(1, kind="JPEG"))
+    content[-20:-20] = stray
+    assert images.prepare(bytes(content)).encoded != content
     assert_same_fate(bytes(content))
 
 
