@@ -50,15 +50,6 @@ class Executor(tfx_executor.Executor):
           ValueError: there are no test pictures.
           fresh.NotJudgedError: the latency could not be measured.
         """
-        with devices.all_bits():
-            self._judge(input_dict, output_dict, exec_properties)
-
-    def _judge(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
         limits = gate.Limits(**json.loads(exec_properties[LIMITS_KEY]))
         evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         into = targets.Targets(evaluation, artifact_utils.get_single_uri(output_dict[PREDICTIONS_KEY]))
