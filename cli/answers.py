@@ -42,12 +42,10 @@ def shown(terminal: Terminal, as_json: bool, total: int | None) -> Iterator[Show
 
         def show(record: dict[str, Any]) -> None:
             # In one piece and once, also if Ctrl-C comes right now.
-            with interrupts.noted() as interrupted:
+            with interrupts.noted():
                 terminal.out.write(line(record) + "\n")
                 terminal.out.flush()
             bar.advance(task)
-            if interrupted():
-                raise KeyboardInterrupt
 
         yield show
 

@@ -123,6 +123,7 @@ class SaveState(keras.callbacks.Callback):
       position: where the training is.
       steps: in a whole epoch.
       epochs: of the phase.
+      max_steps: of the phase; None is as many as its epochs have.
       seconds: after which a long epoch's state is saved again.
       best: its weights are saved too.
       interrupted: says whether the process was asked to end.
@@ -134,12 +135,14 @@ class SaveState(keras.callbacks.Callback):
         position: checkpoint.Position,
         steps: int,
         epochs: int,
+        max_steps: int | None,
         seconds: float,
         best: BestWeights,
         interrupted: Callable[[], bool],
     ):
         super().__init__()
-        self._saved, self._steps, self._epochs, self._seconds = saved, steps, epochs, seconds
+        self._saved, self._steps, self._epochs, self._max_steps = saved, steps, epochs, max_steps or steps * epochs
+        self._seconds = seconds
         self._best, self._interrupted = best, interrupted
         self._position = dataclasses.replace(position)
         self._saved_at = time.monotonic()
@@ -158,7 +161,7 @@ class SaveState(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Move on by a step."""
         self._position.step += 1
-        if self._position.step < self._steps:  # the end of the epoch saves, evaluated
+        if self._to_come:  # the end of the epoch saves, evaluated
             self._between_steps(due=time.monotonic() - self._saved_at > self._seconds)
 
     def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -183,7 +186,7 @@ class SaveState(keras.callbacks.Callback):
 
     def _between_steps(self, due: bool) -> None:
         """Save the state if that is due and no earlier one is being written; keep it before an epoch's last step."""
-        interrupted, last = self._interrupted(), self._position.step == self._steps - 1
+        interrupted, last = self._interrupted(), self._to_come == 1
         due = due and not self._saved.busy
         if not (interrupted or last or due):
             return
@@ -196,6 +199,12 @@ class SaveState(keras.callbacks.Callback):
             self._saved_at = time.monotonic()
         if last:
             self._before_last_step = state
+
+    @property
+    def _to_come(self) -> int:
+        """Steps that the epoch still has."""
+        past = self._position.epoch * self._steps + self._position.step
+        return min(self._steps - self._position.step, self._max_steps - past)
 
     def _state(self) -> checkpoint.State:
         position = dataclasses.replace(self._position, best=self._best.value)

@@ -19,20 +19,23 @@ class DeviceError(ValueError):
     """A configuration that doesn't suit the devices there are."""
 
 
-def strategy(batch_size: int) -> tf.distribute.Strategy:
+def strategy(batch_size: int, watched: int) -> tf.distribute.Strategy:
     """Return a strategy that uses all GPUs of this machine, each with a part of every batch; or the one device there is.
 
     Args:
       batch_size: pictures a step.
+      watched: pictures of the eval split.
 
     Raises:
-      DeviceError: a batch can't be divided into equal parts.
+      DeviceError: a batch can't be divided into equal parts, or there are fewer pictures to watch than GPUs.
     """
     gpus = len(tf.config.list_logical_devices("GPU"))
     if gpus < 2:
         return tf.distribute.get_strategy()
     if batch_size % gpus:
         raise DeviceError(f"training.batch_size = {batch_size}: must be a multiple of the number of GPUs, {gpus}")
+    if watched < gpus:
+        raise DeviceError(f"the eval split has {watched} pictures: fewer than GPUs, {gpus}; see data.splits")
     return tf.distribute.MirroredStrategy()
 
 

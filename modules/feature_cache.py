@@ -25,6 +25,7 @@ from modules import autotuning, dataset, progress, segments, weights
 
 _FLOAT16_LARGEST = 65504.0
 _SECONDS_BETWEEN_SAVES = 15.0
+_MOST_SECONDS_BETWEEN_SAVES = 600.0
 _PART_BETWEEN_SAVES = 0.1
 """Of the time that a view has taken: a long one must not become thousands of segments."""
 _MOST_OPEN = 64
@@ -166,7 +167,11 @@ class FeatureCache:
         store = segments.Store(self._root, names)
         plans = [self._plan(store, *parts) for parts in zip(wanted, names, keys, strict=True)]
         missing = sum(len(plan.missing) for plan in plans)
-        used = {folder: part for plan in plans for folder, part in plan.parts().items()}
+        used: dict[Path, float] = {}
+        for plan in plans:
+            for folder, part in plan.parts().items():
+                # Plain views of two splits lie in the same segments.
+                used[folder] = min(1.0, used.get(folder, 0.0) + part)
         gone = store.make_room(missing * row_bytes(self._shape), budget, used) if missing else 0
         if gone:
             progress.logger.info("feature cache: %.1f MB, used longest ago, are evicted", gone / 1e6)
@@ -211,7 +216,8 @@ class FeatureCache:
                     done += len(rows)
                     progress.logger.info("%s: %d of %d pictures", wanted.name, done, len(missing), extra={"transient": True})
                     now = time.monotonic()
-                    if now - begun > max(_SECONDS_BETWEEN_SAVES, _PART_BETWEEN_SAVES * (now - started)):
+                    pause = min(_MOST_SECONDS_BETWEEN_SAVES, _PART_BETWEEN_SAVES * (now - started))
+                    if now - begun > max(_SECONDS_BETWEEN_SAVES, pause):
                         break
         seconds, kept = time.monotonic() - started, len(plan.ids) - len(missing)
         there = f" ({kept:,} were there)" if kept else ""

@@ -15,6 +15,8 @@ import tensorflow as tf
 from modules import batches as sources
 from modules import callbacks, checkpoint, dataset, interrupts, optimizers, progress
 
+_WHEN_INTERRUPTED = "ends with the batch at hand, its state saved; once more ends it at once"
+
 
 class Options(NamedTuple):
     """How to fit, apart from the recipe."""
@@ -53,7 +55,7 @@ def fit(
       KeyboardInterrupt: the process was asked to end; the state is saved.
     """
     best = callbacks.BestWeights(config["early_stopping"]["monitor"])
-    with checkpoint.Checkpoint(options.state_dir) as saved, interrupts.noted() as interrupted:
+    with checkpoint.Checkpoint(options.state_dir) as saved, interrupts.noted(_WHEN_INTERRUPTED) as interrupted:
         state, first = saved.newest(), 0
         if state is not None:
             progress.logger.info("training goes on where it was interrupted: %s", _where(state.position, config))
@@ -133,6 +135,7 @@ class _Phase:
             position,
             self._steps,
             phase["epochs"],
+            phase["max_steps"],
             self._config["save_seconds"],
             self._best,
             interrupted,

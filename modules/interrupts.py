@@ -33,11 +33,16 @@ def handle(handler: Callable[[int, FrameType | None], Any] | signal.Handlers = i
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[Callable[[], bool]]:
+def noted(told: str | None = None) -> Iterator[Callable[[], bool]]:
     """Let the signals be noted, to be acted on between two steps; a second one interrupts at once.
 
-    That the first one was heard is logged at once. Yields a function that says whether one came. Outside of a process's main
-    thread, which gets no signals, none does.
+    Yields a function that says whether one came. Outside of a process's main thread, which gets no signals, none does.
+
+    Args:
+      told: what the first one brings about, logged as soon as it is heard; None logs nothing.
+
+    Raises:
+      KeyboardInterrupt: at the end, if one came and nobody acted on it.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -53,38 +58,39 @@ def noted() -> Iterator[Callable[[], bool]]:
     for number in before:
         signal.signal(number, note)
     try:
-        with _announced(before):
+        with contextlib.nullcontext() if told is None else _announced(before, told):
             yield lambda: bool(came)
     finally:
         _restore(before)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _announced(numbers: Collection[signal.Signals]) -> Iterator[None]:
+def _announced(numbers: Collection[signal.Signals], told: str) -> Iterator[None]:
     """Log the first of some signals from a thread, as Python's own handlers wait for the call into TensorFlow to return."""
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_announce, args=(heard, numbers), name="interrupts", daemon=True)
+    heard, rung = os.pipe()
+    os.set_blocking(rung, False)
+    fd_before = signal.set_wakeup_fd(rung, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_announce, args=(heard, numbers, told), name="interrupts", daemon=True)
     thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(fd_before)
-        os.close(told)
+        os.close(rung)
         thread.join()
         os.close(heard)
 
 
-def _announce(heard: int, numbers: Collection[signal.Signals]) -> None:
+def _announce(heard: int, numbers: Collection[signal.Signals], told: str) -> None:
     said = False
     # Nothing is read once the other end is closed.
     while received := os.read(heard, 64):
         for number in received:
             if number in numbers and not said:
                 said = True
-                name = signal.Signals(number).name
-                _log.info("%s: ends with the batch at hand, its state saved; once more ends it at once", name)
+                _log.info("%s: %s", signal.Signals(number).name, told)
 
 
 def _restore(handlers: Mapping[signal.Signals, Any]) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import socket
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -56,10 +57,11 @@ class Writer:
 
     Args:
       opened: file for the rows.
+      sign: is called now and then, as this may take hours.
     """
 
-    def __init__(self, opened: BinaryIO):
-        self._opened = opened
+    def __init__(self, opened: BinaryIO, sign: Callable[[], object]):
+        self._opened, self._sign = opened, sign
         self.ids: list[np.ndarray] = []
         self.shares: list[np.ndarray] = []
 
@@ -74,6 +76,7 @@ class Writer:
         Raises:
           OSError: the disk is full.
         """
+        self._sign()
         self._opened.write(np.ascontiguousarray(rows, np.float16).data)
         self.ids.append(ids)
         self.shares.append(shares)
@@ -124,11 +127,14 @@ class Store:
         with self._aside() as unfinished:
             unfinished.mkdir()
             with (unfinished / _ROWS).open("wb") as opened:
-                writer = Writer(opened)
+                writer = Writer(opened, self.sign)
                 yield writer
             ids, shares = np.concatenate(writer.ids), np.concatenate(writer.shares)
-            np.save(unfinished / _IDS, ids)
-            np.save(unfinished / _SHARES, shares)
+            for name, array in ((_IDS, ids), (_SHARES, shares)):
+                # To a file itself NumPy writes with errors that don't say why.
+                content = io.BytesIO()
+                np.save(content, array)
+                (unfinished / name).write_bytes(content.getbuffer())
             manifest = {"format": _FORMAT, "key": key, "rows": len(ids), "shape": shape}
             (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             for name in (_ROWS, _IDS, _SHARES, _MANIFEST):
@@ -156,17 +162,21 @@ class Store:
         self._tidy()
         had = has = size(self._root)
         others = self._used_by_others()
-        candidates = [
-            (parts.get(folder, 0.0), folder.stat().st_mtime, folder)
-            for folder in (self._root / _COLLECTIONS).glob("*/*/*")
-            if self._collection(folder) not in others
-        ]
+        candidates = []
+        for folder in (self._root / _COLLECTIONS).glob("*/*/*"):
+            # Others may make room at the same time.
+            with contextlib.suppress(FileNotFoundError):
+                if self._collection(folder) not in others:
+                    candidates.append((parts.get(folder, 0.0), folder.stat().st_mtime, folder))
         for part, _, folder in sorted(candidates):
             if has + wanted <= budget or part >= 1.0:
                 break
             own = size(folder)
-            if self._remove(folder):
+            self._remove(folder)
+            if not folder.exists():
                 has, wanted = has - own, wanted + round(part * own)
+        if has + wanted > budget:
+            has = size(self._root)
         if has + wanted > budget:
             raise OSError(errno.ENOSPC, f"{has / 1e6:,.1f} MB of kept features are in use", str(self._root))
         return had - has

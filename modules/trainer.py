@@ -87,13 +87,14 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
     """
     work_dir = Path(config["work_dir"])
     policy = devices.precision(config["training"]["precision"])
-    with devices.strategy(config["training"]["batch_size"]).scope():
+    with devices.strategy(config["training"]["batch_size"], inputs.evaluation.contents.total).scope():
         classifier = build(inputs.train, config, policy)
         source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
         jit_compile = devices.jit_compile(config["training"]["xla"], source.kept)
         progress.logger.info("training on %s", devices.describe(policy, jit_compile))
-        # What is trained, and so its state, differs with the batches.
-        state_dir = work_dir / "checkpoints" / f"{identity(inputs, config)}-{'features' if source.kept else 'pictures'}"
+        # What is trained, and so its state, differs with the batches and with what the devices compute in.
+        kind = f"{policy}-{'features' if source.kept else 'pictures'}"
+        state_dir = work_dir / "checkpoints" / f"{identity(inputs, config)}-{kind}"
         checkpoint.prune(state_dir.parent, keep=state_dir.name)
         options = fitting.Options(jit_compile, log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)

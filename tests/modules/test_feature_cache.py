@@ -182,6 +182,19 @@ def test_rows_used_longest_ago_make_way_but_for_what_is_in_use(tmp_path: Path, c
     assert content(found) == {2 * number: number % 2 for number in range(4)}
 
 
+def test_what_one_of_two_plain_views_needs_is_not_made_anew_for_the_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "kept"
+    watched, train = numbered(tmp_path / "eval.gz", range(20)), numbered(tmp_path / "train.gz", range(20, 40))
+    cache(root).views([feature_cache.Wanted("old", numbered(tmp_path / "old.gz", range(40, 60)))], BUDGET)
+    view(root, watched)
+    wanted = [feature_cache.Wanted("eval view", watched), feature_cache.Wanted("plain view", train)]
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        cache(root).views(wanted, segments.size(root))
+    assert computed(caplog) == [20], "the training pictures alone"
+
+
 def test_rows_that_are_no_longer_needed_do_not_pile_up(tmp_path: Path) -> None:
     # A window of 20 pictures that moves on by 2 a night, in room for little more.
     root, budget = tmp_path / "kept", 24 * feature_cache.row_bytes((2, 2, 3)) + 10_000

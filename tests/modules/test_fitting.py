@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from modules import batches as sources
-from modules import callbacks, fitting, progress, trainer
+from modules import callbacks, devices, fitting, progress, trainer
 from tests.modules import trainings
 
 ON_THE_FLY = {"training": {"cache": {"views": 0}}}
@@ -25,9 +25,12 @@ MANY_OPTIONS = {
 RECIPES = {"kept features": {}, "XLA": {"training": {"xla": "auto"}}, "on the fly": ON_THE_FLY, "many options": MANY_OPTIONS}
 # Two batches of the eval split; a single batch of the train split.
 RECIPES |= {"small batches": {"training": {"batch_size": 4}}, "one batch": {"training": {"batch_size": 20}}}
+_HEAD, _FINETUNE = trainings.BASE["training"]["phases"]
+RECIPES |= {"few steps": {"training": {"phases": [_HEAD | {"max_steps": 2}, _FINETUNE]}}}
 # Three steps an epoch, four epochs: the first step, the end of an epoch, the middle of the second phase, and the very end.
 MOMENTS = [("kept features", 1), ("kept features", 3), ("kept features", 8), ("kept features", 12), ("XLA", 8)]
 MOMENTS += [("on the fly", 1), ("on the fly", 8), ("many options", 3), ("many options", 8)]
+MOMENTS += [("few steps", 2)]
 
 
 def assert_equal(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
@@ -86,7 +89,15 @@ def test_a_training_that_was_asked_to_end_goes_on_as_if_nothing_had_happened(
 
 @pytest.mark.parametrize(
     ("recipe", "evaluation"),
-    [("small batches", 1), ("small batches", 4), ("many options", 2), ("one batch", 1), ("one batch", 3), ("on the fly", 2)],
+    [
+        ("small batches", 1),
+        ("small batches", 4),
+        ("many options", 2),
+        ("one batch", 1),
+        ("one batch", 3),
+        ("on the fly", 2),
+        ("few steps", 1),
+    ],
 )
 def test_an_evaluation_ends_with_its_next_batch_and_training_goes_on_as_if_nothing_had_happened(
     recipe: str,
@@ -107,11 +118,26 @@ def test_an_evaluation_ends_with_its_next_batch_and_training_goes_on_as_if_nothi
     phase, epochs, steps = (
         ("head", "finetune")[(evaluation - 1) // 2],
         (evaluation - 1) % 2,
-        {"small batches": 4, "one batch": 0},
+        {"small batches": 4, "one batch": 0, "few steps": 1},
     )
     where = f"goes on where it was interrupted: {phase}, {epochs} epochs and {steps.get(recipe, 2)} steps done"
     assert where in caplog.text, "the epoch's last step and its evaluation are all that is done again"
     assert_equal(again, undisturbed[recipe])
+
+
+def test_a_state_of_another_precision_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where a pod comes back on another GPU.
+    short = {"training": {"phases": [_HEAD | {"epochs": 1}]}}
+    with monkeypatch.context() as patched:
+        patched.setattr(devices, "precision", lambda setting: "mixed_float16")
+        patched.setattr(callbacks, "SaveState", SignalAt)
+        SignalAt.left = 2
+        with pytest.raises(KeyboardInterrupt):
+            trainings.train(tmp_path, short)
+    assert list(tmp_path.rglob("state-*.npz"))
+    monkeypatch.setattr(devices, "precision", lambda setting: "float32")
+    found = trainings.train(tmp_path, short).classifier.get_weights()
+    assert_equal(found, trainings.train(tmp_path / "undisturbed", short).classifier.get_weights())
 
 
 class FailMidway(callbacks.SaveState):
@@ -295,7 +321,7 @@ from tests.modules import test_fitting
 one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert two.num_replicas_in_sync == 2
 for count, strategy in enumerate((one, two), 1):
-    devices.strategy = lambda batch_size: strategy
+    devices.strategy = lambda *_: strategy
     for name in test_fitting.ON_DEVICES:
         folder = Path(sys.argv[1], str(count), name)
         np.savez(f"{folder}.npz", *test_fitting.weights_on_devices(folder, name))

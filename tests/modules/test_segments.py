@@ -1,6 +1,7 @@
 import errno
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -208,3 +209,58 @@ def test_a_sign_that_someone_removed_is_given_again(tmp_path: Path) -> None:
 
 def test_the_writer_of_this_test_makes_other_rows_for_other_ids() -> None:
     assert len({row.tobytes() for row in rows_of(segment_writer.IDS)}) == len(IDS)
+
+
+def test_a_file_that_can_not_grow_says_why(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    own = store(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        # The rows have 4 kB, their ids 64.
+        with pytest.raises(OSError, match="File too large"), own.writing(COLLECTION, KEY, (1, 1, 1)) as writer:
+            writer.add(IDS, np.ones(len(IDS), np.float32), np.zeros((len(IDS), 1, 1, 1), np.float16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob("unfinished/*"))
+
+
+def test_who_writes_for_long_gives_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "_SECONDS_BETWEEN_SIGNS", 0.0)
+    own = store(tmp_path)
+    with own.writing(COLLECTION, KEY, SHAPE) as writer:
+        os.utime(own._sign._path, (1000, 1000))
+        writer.add(IDS[:4], np.ones(4, np.float32), rows_of(IDS[:4]))
+        assert time.time() - own._sign._path.stat().st_mtime < 60
+
+
+def test_two_that_make_room_at_once_both_get_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from modules import segments; own ="
+        " segments.Store(Path(sys.argv[1]), [sys.argv[2]]); print('ready', flush=True); input();"
+        " own.make_room(int(sys.argv[3]), int(sys.argv[4]), {})"
+    )
+    one = segments.size(write(tmp_path / "one", IDS[:4]))
+    for turn in range(5):
+        root = tmp_path / str(turn)
+        for start in range(0, 120, 4):
+            write(root, IDS[start : start + 4], "old/plain")
+        # Each wants a third, and all is just too much.
+        arguments = [str(10 * one), str(segments.size(root))]
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(root), f"{name}/plain", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for name in ("first", "second")
+        ]
+        for process in both:
+            assert process.stdout is not None
+            process.stdout.readline()
+        for process in both:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        ended = [process.communicate()[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0], ended
