@@ -120,7 +120,7 @@ def _below(root: str) -> Iterator[str | Unusable]:
                 continue
             yield _checked(path)
         elif path != root and os.path.islink(path):
-            if _is_passed_by(root, path):
+            if listing.is_taken_where_it_lies(root, os.path.relpath(path, root)):
                 continue
             yield Unusable(path, "links to a folder that is not among those read; name it to classify what is in it")
         else:
@@ -152,11 +152,3 @@ def _is_no_picture(path: str) -> bool:
             return headers.is_no_picture(path, opened.read(headers.SNIFFED_BYTES))
     except OSError:
         return False
-
-
-def _is_passed_by(root: str, link: str) -> bool:
-    """Whether a link leads to a folder whose files are taken where they lie."""
-    if listing.leads_outside(root, os.path.relpath(link, root)):
-        return False
-    below = os.path.relpath(os.path.realpath(link), os.path.realpath(root))
-    return below == "." or not any(map(listing.is_hidden, below.split(os.sep)))

@@ -125,4 +125,6 @@ def _absolute(path: str | None) -> str | None:
     if path is None:
         return None
     path = path.removeprefix("file://")  # with which the links in it would not be looked at
+    if not path:
+        raise InputError("file:// names no file or folder")
     return path if "://" in path else os.path.abspath(path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ import yaml
 
 from configs import schema
 
-_NULL = "tag:yaml.org,2002:null"
+_TAG = "tag:yaml.org,2002:"
+_NULL = f"{_TAG}null"
+_NULLS = {"null", "Null", "NULL", "~"}
+_KEYS = {f"{_TAG}{kind}" for kind in ("str", "int", "merge")}
+_NOT_DECIMAL = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+"""Octal, and minutes and seconds, as YAML 1.1 has them."""
+_MOST_SHOWN = 200
 
 
 class _StrictError(yaml.YAMLError):
@@ -22,13 +29,30 @@ class _StrictError(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes neither a key twice nor one without a value, where YAML takes the last and null."""
+    """Takes neither a key twice nor one without a value, where YAML takes the last and null, and numbers as they look."""
+
+    # There are no dates here.
+    yaml_implicit_resolvers = {  # noqa: RUF012 as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in found if tag != f"{_TAG}timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.tag in {f"{_TAG}int", f"{_TAG}float"} and _NOT_DECIMAL.fullmatch(node.value):
+            value = self.construct_object(node)
+            line = node.start_mark.line + 1
+            raise _StrictError(f"line {line}: {node.value} is read as {value} in YAML; write {value}, or put it in quotes")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, value in node.value:
             line, name = key.start_mark.line + 1, key.value
+            if isinstance(key, yaml.ScalarNode) and key.tag not in _KEYS:
+                read = self.construct_object(key)
+                raise _StrictError(f"line {line}: the key {name} is read as {read}, which is no text; put it in quotes")
             if isinstance(key, yaml.ScalarNode) and (key.tag, name) in seen:
                 raise _StrictError(f"line {line}: the key {name} is there twice; keep one")
             if _is_empty(value):
@@ -45,7 +69,28 @@ class _Loader(yaml.SafeLoader):
 
 
 def _is_empty(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == _NULL and not node.value
+    return isinstance(node, yaml.ScalarNode) and node.tag == _NULL and node.value not in _NULLS
+
+
+def _read(text: str, key: str = "") -> Any:
+    """What YAML says; whatever is wrong with it is a YAMLError. Of a key there is one value, and nothing behind it."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if key:
+            if node is None or _is_empty(node):
+                raise _StrictError(f"line 1: {key} has no value; write one, or {key}=null")
+            if behind := text[node.end_mark.index :].strip():
+                raise _StrictError(f"line 1: {behind!r} begins a comment in YAML; put the value in quotes")
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError:
+        raise
+    except RecursionError:
+        raise _StrictError("line 1: it is nested too deeply") from None
+    except Exception as error:  # a tag such as !!int before what is none
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from None
+    finally:
+        loader.dispose()
 
 
 def load(
@@ -68,22 +113,22 @@ def load(
     if path is not None:
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise schema.ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        except OSError as error:
+            raise schema.ConfigError(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise schema.ConfigError(f"{path}: is not UTF-8; save it as UTF-8") from None
     given: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise schema.ConfigError(f"--set {override}: expected KEY=VALUE, e.g. --set training.batch_size=16")
-        if not value.strip():
-            raise schema.ConfigError(f"--set {override}: {key} has no value; write one, or {key}=null")
         given.pop(key, None)  # the last one wins, also over what came between
         try:
-            given[key] = yaml.load(value, _Loader)  # noqa: S506 a SafeLoader
+            given[key] = _read(value, key)
         except _StrictError as error:
-            raise schema.ConfigError(f"--set {override}: {str(error).split(': ', 1)[1]}") from None
+            raise schema.ConfigError(f"--set {_short(override)}: {str(error).split(': ', 1)[1]}") from None
         except yaml.YAMLError:
-            raise schema.ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+            raise schema.ConfigError(f"--set {_short(override)}: is not a YAML value") from None
     return parse(text, str(path or "configuration"), given | dict(settings or {}))
 
 
@@ -103,11 +148,12 @@ def parse(text: str, source: str, settings: Mapping[str, Any], origin: str = "--
       schema.ConfigError: it is no YAML, a key is unknown, there twice or without a value, or a value is not allowed.
     """
     try:
-        values = yaml.load(text, _Loader) or {}  # noqa: S506 a SafeLoader
+        values = _read(text)
     except _StrictError as error:
         raise schema.ConfigError(f"{source}: {error}") from None
     except yaml.YAMLError as error:
         raise schema.ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise schema.ConfigError(f"{source}: expected keys such as `data:` and `training:`, found {values!r:.60}")
     base = _checked(values, source)
@@ -121,7 +167,7 @@ def parse(text: str, source: str, settings: Mapping[str, Any], origin: str = "--
 
 def _apply(values: dict[str, Any], key: str, value: Any) -> None:
     """Set the value of one key, `a.b`, in nested plain values; a section that is not there yet is made."""
-    override = f"{key}={value}"
+    override = _short(f"{key}={value}")
     target: Any = values
     kind: Any = schema.Config
     steps = key.split(".")
@@ -129,7 +175,9 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
         above, last = ".".join(steps[:depth]), depth == len(steps) - 1
         index: Any = step
         if isinstance(target, list):
-            if not step.isdigit() or int(step) >= len(target):
+            if not target:
+                raise schema.ConfigError(f"--set {override}: {above} is an empty list; set all of it, {above}=[…]")
+            if step not in map(str, range(len(target))):
                 raise schema.ConfigError(
                     f"--set {override}: {above} is a list of {len(target)};"
                     f" expected a number from 0 to {len(target) - 1}, found {step!r}"
@@ -139,13 +187,23 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
             raise schema.ConfigError(f"--set {override}: {above} has no keys")
         elif (known := _keys(kind)) is not None and step not in known:
             raise schema.ConfigError(f"--set {override}: unknown key {'.'.join(steps[: depth + 1])}{_hint(step, known)}")
+        any_key = typing.get_origin(_section(kind)) is dict
         kind = _below(kind, step)
+        if any_key and not last and _section(kind) is None:
+            named = "{" + f'"{".".join(steps[depth:])}": {value}' + "}"
+            raise schema.ConfigError(
+                f"--set {override}: {above}.{step} has no keys; for a name with dots, write {above}={named}"
+            )
         if last:
             target[index] = value
             return
         if isinstance(target, dict) and target.get(index) is None and _section(kind) is not None:
             target[index] = {}
         target = target[index]
+
+
+def _short(override: str) -> str:
+    return override if len(override) <= _MOST_SHOWN else f"{override[:_MOST_SHOWN]}…"
 
 
 def _section(kind: Any) -> Any:
@@ -182,9 +240,24 @@ def _below(kind: Any, step: str) -> Any:
 
 def _checked(values: dict[str, Any], source: str) -> schema.Config:
     try:
-        return schema.Config.model_validate(values)
+        config = schema.Config.model_validate(values)
     except pydantic.ValidationError as error:
         raise schema.ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+    if flags := [*_flags(values, config.model_dump(), "")]:
+        raise schema.ConfigError("\n".join(f"{source}: {key} = {value}: should be a number" for key, value in flags))
+    return config
+
+
+def _flags(given: Any, taken: Any, key: str) -> Iterator[tuple[str, bool]]:
+    """What was given as true or false and became a number."""
+    if isinstance(given, bool) and isinstance(taken, (int, float)) and not isinstance(taken, bool):
+        yield key, given
+    elif isinstance(given, Mapping) and isinstance(taken, Mapping):
+        for name, value in given.items():
+            yield from _flags(value, taken.get(name), f"{key}.{name}" if key else str(name))
+    elif isinstance(given, (list, tuple)) and isinstance(taken, (list, tuple)):
+        for number, (value, became) in enumerate(zip(given, taken, strict=False)):
+            yield from _flags(value, became, f"{key}.{number}")
 
 
 def _explain(error: Any) -> str:
@@ -196,6 +269,8 @@ def _explain(error: Any) -> str:
         for part in location[:-1]:
             section = _below(section, str(part))
         return f"unknown key {key}{_hint(str(location[-1]), _keys(section) or [])}"
+    if error["type"] == "invalid_key" or location[-1:] == ("[key]",):
+        return f"{key.removesuffix('.[key]')}: the key {error['input']} is no text; put it in quotes"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     if error["type"] == "value_error" and _is_nested(error["input"]):
         return f"{key}: {message}" if key else message  # which names the keys below it

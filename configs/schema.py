@@ -9,6 +9,7 @@ from pydantic import Field
 
 from configs import rules
 
+Text = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 LearningRateRule = tuple[str, Annotated[float, Field(gt=0.0)] | None]
@@ -42,18 +43,18 @@ class Splits(_Section):
 class RecordFeatures(_Section):
     """Where the tf.Examples of a TFRecord source hold what is needed."""
 
-    image: Annotated[str, Field(min_length=1)] = "image"
+    image: Text = "image"
     """Feature with the encoded picture."""
-    label: Annotated[str, Field(min_length=1)] = "label"
+    label: Text = "label"
     """Feature with the label, bytes or int64."""
-    split: str | None = None
+    split: Text | None = None
     """Feature with the split, train, eval or test; null lets the content decide."""
 
 
 class Data(_Section):
     """Where the pictures come from, and what is asked of them before anything is trained."""
 
-    source: str | None = None
+    source: Text | None = None
     """A folder with one subfolder per class, or with train, eval and test above the classes; a manifest, `.csv` or `.jsonl`,
     with path, label and, if wanted, split; or TFRecords of tf.Examples, e.g. `records/*.tfrecord.gz`.
 
@@ -68,7 +69,7 @@ class Data(_Section):
     """Count copies of one picture, equal in all pixels, once; they share a split in any case."""
     shard_megabytes: Annotated[float, Field(gt=0.0, le=10000.0)] = 128
     """About the size of an output file, in 10^6 bytes."""
-    schema_file: str | None = None
+    schema_file: Text | None = None
     """A TFMD schema (text format) that the data must keep to, e.g. one that an earlier run inferred; null infers it. Runs
     read it where it lies: on Kubeflow, on a volume of the containers."""
     max_rejected_fraction: Fraction = 0.01
@@ -76,7 +77,8 @@ class Data(_Section):
     min_images_per_class: Annotated[int, Field(ge=1)] = 5
     """Fewest pictures of each class in the train split."""
     unreadable: Literal["refuse", "allow"] = "refuse"
-    """Whether a folder, an archive, a manifest or TFRecords may be left out that can't be read to the end."""
+    """Whether a folder, an archive, a manifest or TFRecords may be left out that can't be read to the end, or isn't looked
+    into."""
     similar_labels: Literal["refuse", "allow"] = "refuse"
     """Whether labels may differ only by case, blanks or invisible characters."""
     new_labels: Literal["refuse", "allow"] = "refuse"
@@ -135,7 +137,7 @@ class Augmentation(_Section):
 class Model(_Section):
     """VGG16 without its top, and the head that replaces it."""
 
-    weights: str | None = "imagenet"
+    weights: Text | None = "imagenet"
     """`imagenet`, the path of an H5 file for VGG16 without its top, or null for random weights."""
     dense_units: Annotated[int, Field(ge=1, le=65536)] = 256
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
@@ -331,16 +333,16 @@ class InfraValidator(_Section):
 
     platform: Literal["docker", "kubernetes"]
     """Where the server is started: with this machine's Docker, or as a pod of the cluster that the run is in."""
-    image: str = "tensorflow/serving:2.19.1"
+    image: Text = "tensorflow/serving:2.19.1"
     """The server's image, with its tag."""
 
 
 class Serving(_Section):
     """How blessed models are published for TensorFlow Serving."""
 
-    model_name: str | None = None
+    model_name: Text | None = None
     """Of the model at the server; null takes the pipeline's name."""
-    base_path: str | None = None
+    base_path: Text | None = None
     """The folder of versions as the server sees it, e.g. `/models`; null: as the machine that publishes does."""
     keep: Annotated[int, Field(ge=2)] | None = None
     """How many versions stay that were not rolled back, the live one always; null deletes none."""
@@ -358,7 +360,7 @@ class Serving(_Section):
 class Beam(_Section):
     """How the Beam nodes run."""
 
-    runner: Annotated[str, Field(min_length=1)] = "auto"
+    runner: Text = "auto"
     """A Beam runner, e.g. `FlinkRunner`; `auto` stays on this machine, in one process for small data and on all cores for
     large data."""
     args: tuple[str, ...] = ()
@@ -385,7 +387,7 @@ class Task(_Section):
     """Cores that are asked for, e.g. `2` or `500m`."""
     memory: Annotated[str, Field(pattern=r"^[0-9.]+([EPTGMK]i?)?$")] | None = None
     """Asked for, and the most it may take, e.g. `8Gi`."""
-    accelerator: str | None = None
+    accelerator: Text | None = None
     """Resource name of what trains, e.g. `nvidia.com/gpu`; null asks for none."""
     accelerators: Annotated[int, Field(ge=1, le=16)] | None = None
     """How many of them."""
@@ -406,7 +408,7 @@ class Task(_Section):
 class Secret(_Section):
     """Keys of a Kubernetes secret that containers find in their environment."""
 
-    name: str
+    name: Text
     """Of the secret."""
     variables: dict[str, str]
     """Names of environment variables, by key of the secret."""
@@ -415,7 +417,7 @@ class Secret(_Section):
 class Volume(_Section):
     """A persistent volume claim that containers find in a folder."""
 
-    claim: str
+    claim: Text
     """Name of the claim."""
     path: Annotated[str, Field(pattern=r"^/.+")]
     """Folder in the containers."""
@@ -427,7 +429,7 @@ class Kubeflow(_Section):
     volume: Volume = Volume(claim="finetune", path="/mnt/finetune")
     """For artifacts, kept features, the state of training and the versions that are served, in a folder by the pipeline's
     name; nodes of one run need it at once (ReadWriteMany), unless all are on one machine."""
-    pipeline_root: str | None = None
+    pipeline_root: Text | None = None
     """For artifacts, e.g. on an object store; null takes the volume."""
     volumes: tuple[Volume, ...] = ()
     """Further ones, such as one with the pictures."""
@@ -458,7 +460,7 @@ class Notify(_Section):
     """Gets a POST with JSON at the end of every run: verdict, reason, version, accuracy, and `text`, a line for a chat's
     webhook. The environment variable FINETUNE_NOTIFY_URL, from a secret, goes before it; without both nobody is told.
     """
-    link: str | None = None
+    link: Text | None = None
     """Where a person looks, with `{run}` for the run's id, e.g. `https://kubeflow.example/#/runs/details/{run}`; null names
     the command that shows it."""
     timeout_seconds: Annotated[float, Field(gt=0.0, le=300.0)] = 10.0

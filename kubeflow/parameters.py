@@ -29,7 +29,7 @@ def parameters(config: schema.Config) -> list[Parameter]:
         value: Any = config
         description = ""
         for step in key.split("."):
-            if isinstance(value, tuple) and step.isdigit() and int(step) < len(value):
+            if isinstance(value, tuple) and step in map(str, range(len(value))):
                 value = value[int(step)]
             elif step in getattr(type(value), "model_fields", {}):
                 description = type(value).model_fields[step].description or ""

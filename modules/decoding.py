@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ import PIL.Image
 
 from modules import headers, tiff
 from modules.headers import DAMAGED, TOO_MANY_PIXELS, UNSUPPORTED_MODE, BadImageError
+
+_TENSORFLOW_FRAMES = {0xC0, 0xC1, 0xC2}
+"""Baseline, extended sequential and progressive JPEG, packed by Huffman's code."""
+_RLE8, _RLE4 = 1, 2
 
 
 class Decoded(NamedTuple):
@@ -81,11 +86,12 @@ def is_plain(encoded: bytes, max_pixels: int) -> bool:
         with PIL.Image.open(io.BytesIO(encoded), formats=[kind]) as image:
             image.load()
             opaque = image.mode in {"L", "RGB"} and not header.transparent
+            known = kind == "PNG" or header.frame in _TENSORFLOW_FRAMES
         with PIL.Image.open(io.BytesIO(encoded), formats=[kind]) as image:
             image.verify()  # also the checksums behind the pixels
     except Exception:  # whatever is wrong with it, `decode` says it
         return False
-    return opaque and header.whole and header.depth <= 8 and header.orientation == 1 and not header.animated
+    return opaque and known and header.whole and header.depth <= 8 and header.orientation == 1 and not header.animated
 
 
 def _decode_png(encoded: bytes, max_pixels: int) -> Decoded:
@@ -139,6 +145,23 @@ def _decode_tiff(encoded: bytes, max_pixels: int) -> Decoded:
         return Decoded(_colours(image) if grey is None else np.stack([grey] * 3, -1), channels)
 
 
+def _decode_bmp(encoded: bytes, max_pixels: int) -> Decoded:
+    start, size = struct.unpack("<II", encoded[10:18])
+    packing = int.from_bytes(encoded[30:34], "little") if size >= 40 else 0
+    # Pillow loses a pixel of runs of odd length in one, and takes the run's padding for the file's in the other.
+    if packing == _RLE4 or (packing == _RLE8 and start % 2):
+        message = (
+            f"no decoder here is known to read this BMP right: run-length encoding of {'4' if packing == _RLE4 else '8'} bit"
+        )
+        raise BadImageError(UNSUPPORTED_MODE, f"{message}; save it as PNG")
+    try:
+        return _decode_with_pillow(encoded, max_pixels)
+    except OSError as error:
+        if not str(error).startswith("Unsupported BMP"):
+            raise
+        raise BadImageError(UNSUPPORTED_MODE, f"no decoder here reads this BMP: {error}; save it as PNG") from None
+
+
 def _decode_with_pillow(encoded: bytes, max_pixels: int) -> Decoded:
     """GIF, WebP and BMP."""
     try:
@@ -158,7 +181,8 @@ _DECODERS: dict[str, Callable[[bytes, int], Decoded]] = {
     "PNG": _decode_png,
     "JPEG": _decode_jpeg,
     "TIFF": _decode_tiff,
-    **dict.fromkeys(("GIF", "WEBP", "BMP"), _decode_with_pillow),
+    "BMP": _decode_bmp,
+    **dict.fromkeys(("GIF", "WEBP"), _decode_with_pillow),
 }
 
 

@@ -39,14 +39,14 @@ _SIGNATURES = (
     (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
     (rb".{4}ftyp(?=.{0,60}avi[fs])", "AVIF"),
     (rb".{4}ftyp(?:.{4}){0,20}?(?:hei[cxms]|hev[cxms]|mif1|msf1)", "HEIC"),
-    (rb".{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0", "camera raw"),
+    (rb".{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]\x08\0\0\0|MMOR\0\0\0\x08|IIU\0", "camera raw"),
     (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
-    (rb"8BPS", "Photoshop"),
+    (rb"8BPS\0[\x01\x02]", "Photoshop"),
     (rb"\0\0[\x01\x02]\0[^\0]\0", "Windows icon"),
-    (rb"P[1-7][\s#]", "portable pixmap"),
+    (rb"P[1-6](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d|P7\n(?:#|WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)", "portable pixmap"),
     (rb"v/1\x01", "OpenEXR"),
-    (rb"DDS ", "DirectDraw"),
+    (rb"DDS \x7c\0\0\0", "DirectDraw"),
 )
 _SPECIES = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _SIGNATURES)
 _OTHERS = (
@@ -56,6 +56,13 @@ _OTHERS = (
     (re.compile(rb"PK\x03\x04"), "a ZIP archive"),
     (re.compile(rb".{4}ftyp", re.DOTALL), "a video"),
     (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS; fetch the files themselves with git lfs pull"),
+)
+# Compressed files, records, arrays; a ZIP is none where it begins as documents and Java's packages do.
+_CONTAINERS = re.compile(
+    rb"PK\x03\x04(?!.{26}(?:\[Content_Types\]|mimetype|_rels/|docProps/|META-INF/))|PK\x07\x08|7z\xbc\xaf'\x1c|Rar!\x1a\x07"
+    rb"|\x1f[\x8b\x9d]|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|LZIP\x01|MSCF\0\0\0\0|.{257}ustar"
+    rb"|\x89HDF\r\n\x1a\n|PAR1|ARROW1\0\0",
+    re.DOTALL,
 )
 _HEIC_HELP = (
     "convert it to JPEG (e.g. magick mogrify -format jpg, or sips -s format jpeg on a Mac); an iPhone writes JPEG with"
@@ -99,6 +106,7 @@ class Header(NamedTuple):
       transparent: whether a pixel may be so: an alpha channel, or a transparent colour.
       animated: whether frames follow.
       adobe: whether Adobe's marker says how colours are stored.
+      frame: marker of a JPEG's start of frame, which says how its pixels are packed (T.81, table B.1); 0 for a PNG.
       whole: whether the end is there, and no segment lies among the pixels that Pillow passes over and TensorFlow does not.
     """
 
@@ -110,6 +118,7 @@ class Header(NamedTuple):
     transparent: bool = False
     animated: bool = False
     adobe: bool = False
+    frame: int = 0
     whole: bool = False
 
 
@@ -140,6 +149,15 @@ def is_no_picture(name: str, head: bytes) -> bool:
       head: as for `format_of`.
     """
     return not claims_to_be_a_picture(name) and format_of(head) is None
+
+
+def is_container(head: bytes) -> bool:
+    """Return whether a file is an archive or holds records or arrays, in which pictures may lie that nobody sees.
+
+    Args:
+      head: as for `format_of`.
+    """
+    return _CONTAINERS.match(head) is not None
 
 
 def check_format(encoded: bytes) -> str:
@@ -209,7 +227,7 @@ def jpeg(encoded: bytes) -> Header:
     for marker, content in _jpeg_segments(encoded):
         if marker in _START_OF_FRAME and len(content) >= 6:
             depth, height, width, channels = struct.unpack(">BHHB", content[:6])
-            header = header or Header(height, width, depth, channels)
+            header = header or Header(height, width, depth, channels, frame=marker)
         elif marker == 0xE1 and bytes(content[:6]) == b"Exif\0\0":
             by_exif = by_exif or orientation_of_exif(bytes(content))
         elif marker == 0xE1 and bytes(content[:20]) == b"http://ns.adobe.com/":

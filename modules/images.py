@@ -94,6 +94,9 @@ def prepare(encoded: bytes, background: tuple[int, int, int] = WHITE, max_pixels
     loss: pictures with an EXIF orientation, CMYK, 16 bit, alpha (laid over the background), animations (their first
     frame), WebP, TIFF and whatever else TensorFlow decodes differently. Colour profiles are not applied.
 
+    A JPEG that is damaged behind its header, and has an end, is not found out: TensorFlow, as TensorFlow Serving with it,
+    and Pillow decode what is left and keep libjpeg's warning to themselves.
+
     Args:
       encoded: the content of a file.
       background: RGB, 0 to 255 each, seen through transparent pixels.

@@ -19,7 +19,7 @@ from modules.headers import DAMAGED, UNSUPPORTED_MODE, BadImageError
 
 _SUBFILE, _OLD_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 255, 258, 259, 262, 277
 _ROWS_A_STRIP, _STRIPS, _PLANES, _COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 278, 273, 284, 320, 322, 323, 324
-_FILL_ORDER, _INKS, _EXTRA, _SAMPLE_FORMAT, _WIDTH, _HEIGHT = 266, 332, 338, 339, 256, 257
+_FILL_ORDER, _PREDICTOR, _INKS, _EXTRA, _SAMPLE_FORMAT, _WIDTH, _HEIGHT = 266, 317, 332, 338, 339, 256, 257
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR = range(7)
 _NAMES = {
     _WHITE_IS_ZERO: "grey, white is 0",
@@ -38,6 +38,8 @@ _NAMES = {
 _RAW, _JPEG = 1, 7
 _PACKED = {5, 8, 32946, 32773, 50000}
 """LZW, Deflate under both numbers, PackBits, Zstandard."""
+_OF_DIFFERENCES = {5, 8, 32946, 50000}
+"""Of those, the ones below which libtiff undoes Predictor 2: differences of neighbours."""
 _FAX = {2, 3, 4}
 _ALPHA = {(1,), (2,)}
 _RGBA = {(), (0,), *_ALPHA}
@@ -67,6 +69,8 @@ def open_page(encoded: bytes) -> TiffImageFile:
     Raises:
       BadImageError: there is no such page, or Pillow is not known to decode it right.
     """
+    if encoded.startswith(b"MM\0+"):
+        raise BadImageError(UNSUPPORTED_MODE, "no decoder here reads a big-endian BigTIFF; save it as PNG")
     tags, offset = _page(encoded)
     _check(tags)
     wide = _is_big(encoded)
@@ -161,6 +165,8 @@ def _check(tags: Any) -> None:
         problem = "in planes"
     elif not _is_packed_right(photometric, bits[0], compression):
         problem = f"with the compression {compression}"
+    elif tags.get(_PREDICTOR, 1) != 1 and not _are_differences_undone(tags, bits[0], compression):
+        problem = f"with differences (predictor {tags[_PREDICTOR]}) under the compression {compression}"
     elif tags.get(_FILL_ORDER, 1) != 1 and bits[0] != 1:
         problem = "with reversed bits"
     elif photometric == _CMYK and tags.get(_INKS, 1) != 1:
@@ -186,6 +192,10 @@ def _is_packed_right(photometric: int, bits: int, compression: int) -> bool:
     if compression in _FAX:
         return bits == 1
     return compression in {_RAW, *_PACKED} or (compression == _JPEG and photometric in {_GREY, _RGB} and bits == 8)
+
+
+def _are_differences_undone(tags: Any, bits: int, compression: int) -> bool:
+    return tags[_PREDICTOR] == 2 and compression in _OF_DIFFERENCES and bits in {8, 16}
 
 
 def _check_parts(tags: Any, planes: int) -> None:

@@ -104,6 +104,8 @@ HEAVY = ("tensorflow", "tfx", "keras", "apache_beam", "ml_metadata", "PIL", "num
         (["--data", "photos/all.csv"], "no column label"),
         (["--data", "photos", "--set", "model.weights=nothing.h5"], "nothing.h5: no such file; expected imagenet, null or"),
         (["--data", "photos/{SPAN}"], "no span found"),
+        (["--data", ""], "data.source = '': String should have at least 1 character"),
+        (["--data", "file://"], "file:// names no file or folder"),
         (["--data", "photos", "--output-dir", "photos/runs"], "lies inside the pictures"),
         (["--data", b"caf\xe9"], "--data caf\\xe9: the name is not UTF-8"),
         (["--data", "photos", "--output-dir", b"caf\xe9"], "--output-dir caf\\xe9: the name is not UTF-8"),

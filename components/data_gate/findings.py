@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from components.image_example_gen import rejects
+from components.image_example_gen import naming, rejects
 from modules import features
 
 REFUSED, ALLOWED, WARNING = "refused", "allowed", "warning"
@@ -127,10 +126,7 @@ def similar(labels: Iterable[str]) -> list[list[str]]:
     """
     alike: dict[str, list[str]] = {}
     for label in sorted(labels):
-        shown = unicodedata.normalize("NFKC", label).casefold()
-        alike.setdefault("".join(letter for letter in shown if unicodedata.category(letter)[0] not in "CZ"), []).append(
-            label
-        )
+        alike.setdefault(naming.visible(label), []).append(label)
     return [together for together in alike.values() if len(together) > 1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent import futures
 from typing import NamedTuple
@@ -15,7 +16,12 @@ _PASSED_OVER = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "lost+found"),
     *("$recycle.bin", "recycler", "system volume information"),
 }
-_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_CONTAINERS = re.compile(
+    r".*\.(?:(?:zipx?|z\d\d|7z|rar|r\d\d|tar|tgz|tbz2?|tb2|txz|tzst|tlz4?|taz|gz|bz2|xz|zst|lz4|lzma|lz|z|iso|cab|lzh|dmg)"
+    r"(?:\.\d{3})?|tfrec.*|parquet|arrow|lmdb|mdb|h5|hdf5|npz)",
+    re.DOTALL,
+)
+IN_A_CONTAINER = "may hold many pictures, and is not looked into: unpack it, or move it away"
 _STATS_AT_ONCE = 512
 _STAT_THREADS = 16
 
@@ -49,7 +55,7 @@ def walk(root: str) -> Iterator[FoundFile | Reject]:
             elif not isinstance(found, str):
                 yield found
             elif files.is_local(root) and os.path.islink(os.path.join(root, found)):
-                yield Reject(found, rejects.LINKED_FOLDER, "links to a folder, whose files are taken where they lie")
+                yield _linked(root, found)
             else:
                 levels.append(_entries(root, found, pool))
 
@@ -83,9 +89,22 @@ def kind_of(name: str) -> str:
     return ending if len(ending) <= 20 else ""
 
 
-def is_archive(name: str) -> bool:
-    """Return whether a file is one by its name, in which pictures may lie that nobody sees."""
-    return name.lower().endswith(_ARCHIVES)
+def is_container(name: str) -> bool:
+    """Return whether a file is an archive, records or arrays by its name, in which pictures may lie that nobody sees."""
+    return _CONTAINERS.fullmatch(name.lower()) is not None
+
+
+def is_taken_where_it_lies(root: str, link: str) -> bool:
+    """Return whether a link leads to a folder below the root, on this machine, that is not passed over itself.
+
+    Args:
+      root: a folder.
+      link: relative to the root.
+    """
+    if leads_outside(root, link):
+        return False
+    below = os.path.relpath(os.path.realpath(os.path.join(root, link)), os.path.realpath(root))
+    return below == "." or not any(map(is_hidden, below.split(os.sep)))
 
 
 def leads_outside(root: str, path: str) -> bool:
@@ -105,6 +124,13 @@ def reason_of(error: Exception) -> str:
     """Return why something can't be read, in one line, never an empty one."""
     message = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(message).split())
+
+
+def _linked(root: str, link: str) -> Reject:
+    if is_taken_where_it_lies(root, link):
+        return Reject(link, rejects.LINKED_FOLDER, "links to a folder, whose files are taken where they lie")
+    message = "links to a hidden folder, or one below it, which is passed over; move that to the place of the link"
+    return Reject(link, rejects.CONTAINER, message)
 
 
 def _entries(root: str, below: str, pool: futures.Executor) -> Iterator[FoundFile | Reject | str]:
@@ -129,10 +155,10 @@ def _stat_all(root: str, paths: Iterable[str], pool: futures.Executor) -> Iterat
 
 
 def _stat(root: str, path: str) -> FoundFile | Reject | str:
-    if problem := _problem(root, path):
-        return problem
     full = os.path.join(root, path)
     try:
+        if problem := _problem(root, path):
+            return problem
         found = files.look_up(full)
     except FileNotFoundError:
         return Reject(path, rejects.UNREADABLE, f"no such file; looked for {full!r}{_hint(path)}")

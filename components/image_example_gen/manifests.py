@@ -5,6 +5,7 @@ They are read strictly: a row is a line, as long as the header, and whatever els
 
 from __future__ import annotations
 
+import codecs
 import collections
 import csv
 import itertools
@@ -14,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from components.image_example_gen import files as stored
-from components.image_example_gen import listing, rejects
+from components.image_example_gen import listing, naming, rejects
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError
 from modules import features
 
 _ROWS_AT_ONCE = 512
 _COLUMNS = ("path", "label", "split")
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _EXPECTED = "expected path,label or path,label,split, in lower case, with commas and no blanks between them"
 
 
@@ -71,8 +73,13 @@ def files(uri: str) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
             if isinstance(row, Reject):
                 yield Row("", "", ""), row
                 continue
-            path = _below(root, row.path)
-            if "://" in path or listing.leads_outside(root, path := os.path.normpath(path)):
+            try:
+                path = _below(root, row.path)
+                is_outside = "://" in path or listing.leads_outside(root, path := os.path.normpath(path))
+            except stored.ERRORS as error:
+                yield row, Reject(row.path, rejects.UNREADABLE, f"can't be read: {listing.reason_of(error)}")
+                continue
+            if is_outside:
                 yield row, Reject(row.path, rejects.OUTSIDE_ROOT, f"leads outside the folder of {os.path.basename(uri)}")
             else:
                 good.append((row, path))
@@ -117,6 +124,8 @@ def _lines(uri: str, opened: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     """The numbered lines, without their ends, which are all alike, and without a byte order mark."""
     end = None
     for number, line in enumerate(opened, start=1):
+        if number == 1 and (line.startswith(_WIDE_MARKS) or b"\0" in line[:2]):
+            raise DataError(f"{uri}: is UTF-16 or UTF-32, not UTF-8; save it as UTF-8, e.g. as CSV UTF-8")
         body, feed = line.removesuffix(b"\n"), line.endswith(b"\n")
         own = (b"\r\n" if body.endswith(b"\r") else b"\n") if feed else end
         body = body.removesuffix(b"\r") if own == b"\r\n" else body
@@ -143,6 +152,8 @@ def _csv_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[in
         raise DataError(f"{uri}: no column {' and no column '.join(sorted(missing))} in the header {header!r}; {_EXPECTED}")
     if twice := [name for name, count in collections.Counter(columns).items() if count > 1 and name in _COLUMNS]:
         raise DataError(f"{uri}: the column {' and the column '.join(twice)} is there more than once; keep the right one")
+    if near := _nearly_ours(columns):
+        raise DataError(f"{uri}: the column {near!r} is written otherwise; {_EXPECTED}")
     for number, line in lines:
         if not line:
             continue
@@ -154,6 +165,12 @@ def _csv_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[in
             yield number, error
         else:
             yield number, dict(zip(columns, fields, strict=True))
+
+
+def _nearly_ours(columns: Iterable[str]) -> str | None:
+    """The first name that is one of ours but for case, blanks, quotes, invisible characters or a plural."""
+    ours = (name for name in columns if name not in _COLUMNS)
+    return next((name for name in ours if naming.visible(name).strip("\"'").removesuffix("s") in _COLUMNS), None)
 
 
 def _fields(line: str) -> list[str]:
@@ -174,7 +191,10 @@ def _json_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
     for number, line in lines:
         if line.strip():
             try:
-                yield number, json.loads(line, object_pairs_hook=_once)
+                value = json.loads(line, object_pairs_hook=_once)
+                if isinstance(value, dict) and (near := _nearly_ours(value)):
+                    raise _RowError(f"the key {near!r} is written otherwise; expected {', '.join(_COLUMNS)}, in lower case")
+                yield number, value
             except _RowError as error:
                 yield number, error
             except (ValueError, RecursionError) as error:
@@ -209,6 +229,8 @@ def _row(value: Any, where: str) -> Row:
     except UnicodeEncodeError as error:
         # JSON can write it: "\ud800".
         raise _RowError(f"its path or label is no Unicode text: {error.object[error.start]!r}") from None
+    if "\0" in path:
+        raise _RowError(f"its path {path!r} holds a NUL byte, which none can")
     if label is None or not str(label).strip():
         raise _RowError(f"has no label in {where}", rejects.NO_LABEL, path)
     if isinstance(label, bool) or not isinstance(label, (str, int)):

@@ -13,7 +13,7 @@ import apache_beam as beam
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import files, listing, parallel, rejects, sources
+from components.image_example_gen import files, listing, naming, parallel, rejects, sources
 from components.image_example_gen.rejects import Reject
 from modules import autotuning, features, headers, images
 
@@ -147,6 +147,8 @@ class PrepareImages(beam.DoFn):
             with files.opened(file.uri) as opened:
                 encoded = opened.read(headers.SNIFFED_BYTES)
                 if headers.is_no_picture(file.path, encoded):
+                    if headers.is_container(encoded):
+                        return Reject(file.path, rejects.CONTAINER, listing.IN_A_CONTAINER)
                     return Other(listing.kind_of(file.path))
                 if not file.label:
                     raise headers.BadImageError(rejects.NO_LABEL, rejects.IN_NO_CLASS)
@@ -190,7 +192,7 @@ class PrepareImages(beam.DoFn):
         except Exception as error:
             return Reject(path, rejects.BAD_ROW, f"not a tf.Example as data.features describes it: {error}")
         try:
-            label = sources.clean_label(label)
+            label = naming.clean_label(label)
         except ValueError as error:
             return Reject(path, rejects.BAD_LABEL, str(error))
         return self._prepare(sources.ImageFile(path, "", label, split, span, len(encoded), 0), encoded)

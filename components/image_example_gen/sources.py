@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from components.image_example_gen import files, listing, manifests, rejects
+from components.image_example_gen import files, listing, manifests, naming, rejects
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError, Location
 from modules import features, headers
 
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "trn"), features.TRAIN),
-    **dict.fromkeys(("eval", "evaluation", "val", "valid", "validation", "dev"), features.EVAL),
-    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), features.TEST),
-}
-"""Words that mean a split."""
-_AROUND_A_SPLIT = re.compile(r"^\d*|[\d]*$|(images?|imgs?|pictures?|photos?|data|sets?|splits?)*$")
 _TFRECORDS = ".tfrec"
 _EXPECTED = (
     "expected a folder with one subfolder of pictures per class, a manifest (.csv, .jsonl) or TFRecords (*.tfrecord*,"
@@ -184,7 +175,7 @@ def class_folders(location: Location) -> list[str]:
         for name in files.names(top):
             if not listing.is_hidden(name) and files.is_folder(os.path.join(top, name)):
                 try:
-                    labels.add(clean_label(name))
+                    labels.add(naming.clean_label(name))
                 except (ValueError, UnicodeError):
                     continue  # its files are rejected by name
     return sorted(labels)
@@ -204,38 +195,20 @@ def survey(locations: Iterable[Location]) -> Survey:
     return Survey(digest.hexdigest(), size)
 
 
-def clean_label(label: str) -> str:
-    """Return a label as it is used: composed Unicode, so that one name is one class on every filesystem.
-
-    Args:
-      label: as found.
-
-    Raises:
-      ValueError: there is none, or it holds what a vocabulary file can't.
-    """
-    label = unicodedata.normalize("NFC", label).strip()
-    if not label:
-        raise ValueError("has no label")
-    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in label):
-        raise ValueError(f"the label {label!r} holds a line break or a control character")
-    return label
-
-
 def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
     levels = 2 if _has_split_folders(location.uri) else 1
-    below: dict[str, set[str]] = {}
+    below: dict[str, set[naming.Meaning]] = {}
     for found in listing.walk(location.uri):
         if isinstance(found, Reject):
             yield found
             continue
         parts = found.path.split("/")
         uri = os.path.join(location.uri, found.path)
-        if listing.is_archive(parts[-1]):
-            message = "an archive, which is not looked into: unpack it, or move it away"
-            yield Reject(found.path, rejects.CONTAINER, message)
+        if listing.is_container(parts[-1]):
+            yield Reject(found.path, rejects.CONTAINER, listing.IN_A_CONTAINER)
         elif len(parts) > levels:
-            if len(parts) > levels + 1 and (split := split_of_name(parts[levels])):
-                _refuse_splits_below(location.uri, parts, levels, split, below)
+            if len(parts) > levels + 1 and (meaning := naming.meaning_of(parts[levels])):
+                _refuse_splits_below(location.uri, parts, levels, meaning, below)
             yield _image_file(found, uri, parts[levels - 1], parts[0] if levels == 2 else "", location)
         elif headers.claims_to_be_a_picture(parts[-1]):
             yield Reject(found.path, rejects.NO_LABEL, rejects.IN_NO_CLASS)
@@ -243,21 +216,15 @@ def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
             yield ImageFile(found.path, uri, "", "", location.span, found.size, found.modified)
 
 
-def split_of_name(name: str) -> str:
-    """Return the split that a folder's name means, in any spelling: `Train`, `val`, `test_images`; empty if none.
-
-    Args:
-      name: of the folder.
-    """
-    letters = "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
-    return _SPLIT_NAMES.get(letters) or _SPLIT_NAMES.get(_AROUND_A_SPLIT.sub("", letters), "")
-
-
-def _refuse_splits_below(uri: str, parts: list[str], levels: int, split: str, below: dict[str, set[str]]) -> None:
+def _refuse_splits_below(
+    uri: str, parts: list[str], levels: int, meaning: naming.Meaning, below: dict[str, set[naming.Meaning]]
+) -> None:
     """Refuse a class with folders that look like splits, which would be mixed; `below` keeps what was seen of each."""
     seen = below.setdefault("/".join(parts[:levels]), set())
-    seen.add(split)
-    if len(seen) > 1:
+    if meaning in seen:
+        return
+    seen.add(meaning)
+    if naming.are_splits(seen):
         folder = os.path.join(uri, *parts[:levels])
         raise DataError(
             f"{folder}: holds folders that look like splits, {parts[levels]} among them; splits belong above the classes:"
@@ -268,13 +235,14 @@ def _refuse_splits_below(uri: str, parts: list[str], levels: int, split: str, be
 def _has_split_folders(uri: str) -> bool:
     """Whether a tree has train, eval and test above its classes."""
     try:
-        names = [name for name in files.names(uri) if not listing.is_hidden(name)]
+        found = [name for name in files.names(uri) if not listing.is_hidden(name)]
     except files.ERRORS as error:
         raise DataError(f"{uri}: can't be listed: {listing.reason_of(error)}") from None
-    likely = {name: split for name in names if (split := split_of_name(name)) and files.is_folder(os.path.join(uri, name))}
-    if len({*likely.values()}) < 2:
+    meanings = {name: meaning for name in found if (meaning := naming.meaning_of(name))}
+    likely = {name: meaning for name, meaning in meanings.items() if files.is_folder(os.path.join(uri, name))}
+    if not naming.are_splits(likely.values()):
         return False
-    folders = {name for name in names if files.is_folder(os.path.join(uri, name))}
+    folders = {name for name in found if files.is_folder(os.path.join(uri, name))}
     if folders == set(features.SPLITS):
         return True
     raise DataError(
@@ -318,7 +286,7 @@ def _list_records(location: Location) -> Iterator[RecordFile | Reject]:
 
 def _image_file(found: listing.FoundFile, uri: str, label: str, split: str, location: Location) -> ImageFile | Reject:
     try:
-        label = clean_label(label)
+        label = naming.clean_label(label)
     except ValueError as error:
         return Reject(found.path, rejects.BAD_LABEL, str(error))
     return ImageFile(found.path, uri, label, split, location.span, found.size, found.modified)

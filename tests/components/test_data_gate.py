@@ -131,7 +131,13 @@ def test_a_container_that_can_not_be_read_to_its_end_is_refused_however_few_file
     assert [severity for severity, _ in found(given, unreadable="allow")] == [ALLOWED]
 
 
-@pytest.mark.parametrize("other", ["Cat", "cat\u200b", "c\u00ada t", "\uff43at", "CAT"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        *("Cat", "cat\u200b", "c\u00ada t", "\uff43at", "CAT", "cat\ufe0f", "c\u034fat", "cat\u115f", "cat\u3164"),
+        *("cat\u180b", "cat\U000e0100", "cat\u2800", "cat\uffa0", "cat\u17b4"),
+    ],
+)
 def test_labels_that_look_alike_are_refused_by_name_unless_allowed(other: str) -> None:
     given = evidence({"cat": 50, other: 6, "dog": 50})
     ((severity, message),) = found(given)

@@ -118,7 +118,9 @@ def test_every_kind_of_trouble_and_every_valid_kind_has_its_fate(
     files |= others | {"bad/0.png:Zone.Identifier": b"[ZoneTransfer]\r\n", "lost.jpg": random_picture(702)}
     others |= {"bad/0.png:Zone.Identifier": b""}
     files |= {"no extension": random_picture(703), "bad/more.zip": b"PK"}
-    expected |= {"lost.jpg": rejects.NO_LABEL, "no extension": rejects.NO_LABEL, "bad/more.zip": rejects.CONTAINER}
+    files["good/backup"] = b"PK\3\4" + bytes(26) + b"1.png"
+    expected |= {"lost.jpg": rejects.NO_LABEL, "no extension": rejects.NO_LABEL}
+    expected |= dict.fromkeys(["bad/more.zip", "good/backup"], rejects.CONTAINER)
     folder = picture_folder(files)
     expected |= dict.fromkeys(["bad/conflict.png", "good/conflict.png"], rejects.CONFLICT)
 

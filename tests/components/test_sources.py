@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,26 @@ def test_a_tree_may_have_its_splits_above_the_classes(picture_folder: Write) -> 
         ("1_train", "2_val", "3_test"),
         ("train_images", "test_images", "notes"),
         ("TRAINING", "Holdout"),
+        ("hold-out", "training"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("asl_train", "asl_test"),
+        ("images_train", "images_val"),
+        ("split_train", "split_test"),
+        ("x_train", "x_test"),
+        ("my_train_data", "my_test_data"),
+        ("TrainSet1", "TestSet1"),
+        ("trains", "tests"),
+        ("train_cats", "test_cats"),
+        ("train", "evaluate"),
+        ("train.new", "test.new"),
+        ("trainA", "trainB", "testA", "testB"),
+        ("trainval", "test"),
+        ("train", "test_unlabelled"),
+        ("train_2017", "val_2014"),
+        ("01_train", "02_test"),
+        ("\uff34\uff32\uff21\uff29\uff2e", "test"),
+        ("tra\u00adin", "te\u200bst"),
+        ("seg_tra\u00adin", "seg_te\u200bst"),
     ],
 )
 def test_a_tree_that_looks_like_splits_but_is_not_quite_is_explained(picture_folder: Write, folders: list[str]) -> None:
@@ -73,10 +94,32 @@ def test_a_class_may_be_called_train(picture_folder: Write) -> None:
     assert [label for _, label, _ in listed(folder)] == ["bus", "contest", "train", "trainers"]
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("test tube", "beaker"),
+        ("training shoes", "running shoes"),
+        ("training shoes", "test tube"),
+        ("bullet train", "crash test dummy", "freight train"),
+        ("contest", "strain"),
+        ("train_cats", "train_dogs"),
+        ("validity", "devil", "testament"),
+    ],
+)
+def test_a_word_that_means_a_split_makes_none_alone(picture_folder: Write, folders: list[str]) -> None:
+    folder = picture_folder({f"{name}/{number}.png": b"x" for number, name in enumerate(folders)})
+    assert sorted(label for _, label, _ in listed(folder)) == sorted(folders)
+    below = picture_folder({f"cat/{name}/{number}.png": b"x" for number, name in enumerate(folders)}, "below")
+    assert len(listed(below)) == len(folders)
+
+
 def test_splits_below_the_classes_are_refused_since_they_would_be_mixed(picture_folder: Write) -> None:
     folder = picture_folder({"cat/train/1.png": b"x", "cat/test/2.png": b"x", "dog/3.png": b"x"})
     with pytest.raises(DataError, match=r"/cat: holds folders that look like splits.*train/cat, eval/cat, test/cat"):
         listed(folder)
+    spelt = picture_folder({"cat/seg_train/1.png": b"x", "cat/seg_test/2.png": b"x", "dog/3.png": b"x"}, "spelt")
+    with pytest.raises(DataError, match=r"/cat: holds folders that look like splits"):
+        listed(spelt)
     one_alone = picture_folder({"cat/test/1.png": b"x", "dog/2.png": b"x"}, "alone")
     assert len(listed(one_alone)) == 2
 
@@ -89,6 +132,8 @@ def test_folders_may_lie_as_deep_as_the_system_lets_them(picture_folder: Write, 
         os.chdir("x")
     Path("deep.png").write_bytes(b"x")
     found = [path for path, _, _ in listed(folder)]
+    os.chdir(folder)
+    subprocess.run(["rm", "-r", "cat/x"], check=True)  # deeper than what pytest cleans up
     assert found == ["cat/1.png", f"cat/{'x/' * 1200}deep.png", "cat/z.png", "dog/2.png"]
 
 
@@ -104,6 +149,28 @@ def test_a_folder_that_can_not_be_listed_is_no_mere_file(picture_folder: Write, 
 
     monkeypatch.setattr(files, "names", closed)
     assert rejected(folder) == dict.fromkeys(["dog/old", "dog/more.zip", "dog/\\xff"], rejects.CONTAINER)
+
+
+def test_archives_and_records_in_a_tree_are_containers_that_are_not_read(picture_folder: Write) -> None:
+    endings = [
+        "tar.lz4",
+        "tar.Z",
+        "tzst",
+        "tbz",
+        "tar.lzma",
+        "7z.001",
+        "z01",
+        "zipx",
+        "gz",
+        "iso",
+        "cab",
+        "ZIP",
+        "part1.rar",
+    ]
+    endings += ["tfrecord", "tfrecord-00000-of-00002", "tfrec.gz", "parquet", "h5", "npz", "zip.002", "r00"]
+    names = [f"dog/more.{ending}" for ending in endings]
+    folder = picture_folder(dict.fromkeys(["cat/1.png", "dog/2.png", "dog/z.2010", "dog/gz", "dog/iso.txt", *names], b"x"))
+    assert rejected(folder) == dict.fromkeys(names, rejects.CONTAINER)
 
 
 def test_one_class_that_holds_the_classes_is_explained(picture_folder: Write) -> None:
@@ -210,6 +277,17 @@ def test_a_manifest_whose_lines_end_in_several_ways_is_refused(picture_folder: W
     assert len(listed(folder / "list.csv")) == 2
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_manifest_of_utf_16_is_told_so(picture_folder: Write, encoding: str, end: str, name: str) -> None:
+    folder = picture_folder({"1.png": b"x"})
+    rows = ["path,label", "1.png,cat"] if name.endswith("csv") else ['{"path": "1.png", "label": "cat"}'] * 2
+    (folder / name).write_bytes("".join(row + end for row in rows).encode(encoding))
+    with pytest.raises(DataError, match=r"is UTF-16 or UTF-32, not UTF-8; save it as UTF-8"):
+        listed(folder / name)
+
+
 @pytest.mark.parametrize("header", ["path,label,label", "path,path,label", "split,path,label,split"])
 def test_a_repeated_column_is_refused_and_others_may_repeat(picture_folder: Write, header: str) -> None:
     folder = picture_folder({"1.png": b"x"})
@@ -217,6 +295,25 @@ def test_a_repeated_column_is_refused_and_others_may_repeat(picture_folder: Writ
     with pytest.raises(DataError, match="is there more than once; keep the right one"):
         listed(folder / "list.csv")
     (folder / "list.csv").write_text(",path,label,\n0,1.png,cat,\n")
+    assert len(listed(folder / "list.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    "column", ["Split", " split", "split ", "splits", "SPLITS", '"split "', "spl\u200bit", "Path", "labels"]
+)
+def test_a_column_that_is_nearly_one_of_ours_is_not_passed_over(picture_folder: Write, column: str) -> None:
+    folder = picture_folder({"1.png": b"x"})
+    (folder / "list.csv").write_text(f"path,label,{column}\n1.png,cat,test\n")
+    with pytest.raises(DataError, match=r"list\.csv: the column .* is written otherwise; expected path,label"):
+        listed(folder / "list.csv")
+    (folder / "list.jsonl").write_text(json.dumps({"path": "1.png", "label": "cat", column.strip('"'): "test"}))
+    assert rejected(folder / "list.jsonl") == {"list.jsonl:1": rejects.BAD_ROW}
+    assert repr(column.strip('"')) in messages(folder / "list.jsonl")[0]
+
+
+def test_other_columns_may_have_any_name(picture_folder: Write) -> None:
+    folder = picture_folder({"1.png": b"x"})
+    (folder / "list.csv").write_text("path,label,split_by,image_path,label_id,s\n1.png,cat,x,y,1,\n")
     assert len(listed(folder / "list.csv")) == 1
 
 
@@ -288,6 +385,38 @@ def test_json_lines_say_what_is_wrong_with_a_value(picture_folder: Write) -> Non
     assert len(found) == 8
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("list.csv", [b"path,label", b"1.png,cat", b"\0.png,cat", b"2.png,dog"]),
+        ("list.jsonl", [b"", *(b'{"path": "%s", "label": "a"}' % path for path in (b"1.png", b"\\u0000.png", b"2.png"))]),
+    ],
+)
+def test_a_path_that_can_be_none_is_one_bad_row(picture_folder: Write, name: str, lines: list[bytes]) -> None:
+    folder = picture_folder({"1.png": b"x", "2.png": b"x"})
+    (folder / name).write_bytes(b"\n".join(lines))
+    assert [path for path, _, _ in listed(folder / name)] == ["1.png", "2.png"]
+    assert rejected(folder / name) == {f"{name}:3": rejects.BAD_ROW}
+
+
+def test_whatever_the_system_says_of_a_path_is_the_fate_of_its_row(
+    picture_folder: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = picture_folder({"1.png": b"x", "2.png": b"x", "3.png": b"x"})
+    (folder / "list.csv").write_text("path,label\n1.png,cat\n2.png,cat\n3.png,cat\n")
+    realpath = os.path.realpath
+
+    def strange(path: str) -> str:
+        if path.endswith("2.png"):
+            raise ValueError("strange path")
+        return realpath(path)
+
+    monkeypatch.setattr(os.path, "realpath", strange)
+    assert [path for path, _, _ in listed(folder / "list.csv")] == ["1.png", "3.png"]
+    assert rejected(folder / "list.csv") == {"2.png": rejects.UNREADABLE}
+    assert messages(folder / "list.csv") == ["can't be read: strange path"]
+
+
 def test_a_manifest_that_breaks_off_is_no_mere_row(picture_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = picture_folder({"1.png": b"x", "2.png": b"x"})
     (folder / "list.csv").write_text("path,label\n1.png,cat\n2.png,cat\n")
@@ -346,6 +475,23 @@ def test_links_are_taken_below_the_root_and_refused_outside_it(picture_folder: W
     }
 
 
+@pytest.mark.parametrize("hidden", [".store", "@eaDir", "store/.old", "cat/.old"])
+def test_a_link_to_a_folder_that_is_passed_over_is_a_container_that_is_not_read(picture_folder: Write, hidden: str) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x", f"{hidden}/owl/3.png": b"x"})
+    (folder / "owl").symlink_to(f"{hidden}/owl")
+    (folder / "lynx").symlink_to("cat")
+    assert [path for path, _, _ in listed(folder)] == ["cat/1.png", "dog/2.png"]
+    assert rejected(folder) == {"owl": rejects.CONTAINER, "lynx": rejects.LINKED_FOLDER}
+    assert "hidden" in messages(folder)[1]
+
+
+def test_splits_that_are_links_to_hidden_folders_are_not_read(picture_folder: Write) -> None:
+    folder = picture_folder({f".store/{split}/cat/1.png": b"x" for split in ("train", "eval", "test")})
+    for split in ("train", "eval", "test"):
+        (folder / split).symlink_to(f".store/{split}")
+    assert rejected(folder) == dict.fromkeys(["train", "eval", "test"], rejects.CONTAINER)
+
+
 def test_names_are_any_unicode_and_other_names_are_rejected_by_name(picture_folder: Write) -> None:
     names = ["ö.png", "日本 😀.png", "new\nline.png", "[x]*?.png", "-rf.png", "a%20b.png", "e\u0301.png"]
     folder = picture_folder({f"cat/{name}": b"x" for name in names})
@@ -357,6 +503,13 @@ def test_names_are_any_unicode_and_other_names_are_rejected_by_name(picture_fold
 def test_a_label_is_one_class_however_its_accents_are_written(picture_folder: Write) -> None:
     folder = picture_folder({"caf\u00e9/1.png": b"x", "cafe\u0301/2.png": b"x"})
     assert {label for _, label, _ in listed(folder)} == {"caf\u00e9"}
+
+
+@pytest.mark.parametrize("label", ["\u200b", "\u2800", "\u3164 \u00ad", "\ufe0f"])
+def test_a_label_of_which_nothing_is_seen_is_rejected(picture_folder: Write, label: str) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x", f"{label}/3.png": b"x", "\U0001f600/4.png": b"x"})
+    assert rejected(folder) == {f"{label}/3.png": rejects.BAD_LABEL}
+    assert "nothing that can be seen" in messages(folder)[0]
 
 
 def test_a_tree_on_another_filesystem_is_listed_alike(picture_folder: Write) -> None:

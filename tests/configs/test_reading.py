@@ -77,6 +77,39 @@ def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
         ("evaluation.min_accuracy=.nan", "should be"),
         ("model.weights=", "model.weights has no value; write one, or model.weights=null"),
         ("model.weights=  ", "model.weights has no value"),
+        *(
+            (f"model.weights={empty}", "model.weights has no value")
+            for empty in ("#1.h5", "# x", "---", "!!null x", "!!null")
+        ),
+        ("data.source=my photos #1", "'#1' begins a comment in YAML; put the value in quotes"),
+        *(
+            (f"{key}=''", f"{key} = '': String should have at least 1 character")
+            for key in ("data.source", "data.schema_file")
+        ),
+        *(
+            (f"{key}=''", f"{key} = '': String should have at least 1 character")
+            for key in ("model.weights", "serving.base_path")
+        ),
+        ("training.batch_size=yes", "training.batch_size = True: should be a number"),
+        ("model.l2=on", "model.l2 = True: should be a number"),
+        ("image.background=[255, no, 0]", "image.background.1 = False: should be a number"),
+        ("augmentation.zoom=[yes, 2]", "augmentation.zoom.0 = True: should be a number"),
+        ("evaluation.min_recall_of={cat: yes}", "evaluation.min_recall_of.cat = True: should be a number"),
+        ("training.seed=010", "010 is read as 8 in YAML; write 8, or put it in quotes"),
+        ("training.batch_size=1:30", "1:30 is read as 90 in YAML; write 90, or put it in quotes"),
+        ("model.l2=1:30.5", "1:30.5 is read as 90.5 in YAML"),
+        ("evaluation.min_recall_of.St. Bernard=0.5", 'write evaluation.min_recall_of={"St. Bernard": 0.5}'),
+        ("kubeflow.default.node_selector.kubernetes.io/arch=x", 'kubeflow.default.node_selector={"kubernetes.io/arch": x}'),
+        ("evaluation.min_recall_of.a.b.c=0.5", 'write evaluation.min_recall_of={"a.b.c": 0.5}'),
+        ("training.phases.²={}", "expected a number from 0 to 1, found '²'"),
+        (f"training.phases.{'1' * 5000}.epochs=1", "expected a number from 0 to 1"),
+        ("beam.args.0=x", "beam.args is an empty list; set all of it, beam.args=[…]"),
+        (f"beam.args={'[' * 3000}", "is nested too deeply"),
+        ("data.splits={true: 1}", "the key true is read as True, which is no text; put it in quotes"),
+        ("evaluation.min_recall_of={no: 0.5}", "the key no is read as False"),
+        ("evaluation.min_recall_of={1: 0.5}", "the key 1 is no text; put it in quotes"),
+        ("training.seed=!!int x", "is not a YAML value"),
+        ("training.seed=!!timestamp x", "is not a YAML value"),
         ("data.splits={train: 1, train: 2}", "the key train is there twice"),
         ("data.splits={train: }", "the key train has no value"),
         ("kubeflow.nodes.Trainer.memroy=1Gi", "unknown key kubeflow.nodes.Trainer.memroy; did you mean memory?"),
@@ -159,6 +192,17 @@ def test_what_can_just_be_met_is_taken(overrides: tuple[str, ...]) -> None:
         ("beam:\n  args:\n    - a\n    -\n", "line 4: an item of a list has no value"),
         ("- a", "expected keys"),
         ("a: [", "not YAML"),
+        ("[]", "expected keys"),
+        ("false", "expected keys"),
+        ("0", "expected keys"),
+        ('""', "expected keys"),
+        ("[" * 3000, "is nested too deeply"),
+        ("model: {weights: !!null x}", "line 1: the key weights has no value"),
+        ("training:\n  seed: 010\n", "line 2: 010 is read as 8 in YAML"),
+        ("training: {batch_size: yes}", "training.batch_size = True: should be a number"),
+        ("true: x", "line 1: the key true is read as True, which is no text; put it in quotes"),
+        ("1: x", "the key 1 is no text"),
+        ("a: !!float x", "not YAML"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -167,6 +211,31 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(schema.ConfigError, match=r"bad\.yaml") as error:
         reading.load(path)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_that_is_not_utf_8_is_told_what_to_do(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes("name: photos # été\n".encode(encoding))
+    with pytest.raises(schema.ConfigError, match=r"bad\.yaml: is not UTF-8; save it as UTF-8$"):
+        reading.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "\ufeffname: images\n", "---\n"])
+def test_a_file_without_a_key_is_all_defaults(tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty.yaml").write_text(text)
+    assert reading.load(tmp_path / "empty.yaml") == schema.Config()
+
+
+def test_what_is_a_flag_may_be_yes_and_what_is_a_number_may_have_digits_in_groups() -> None:
+    config = reading.load(
+        None,
+        ("training.xla=yes", "data.deduplicate=no", "training.seed=1_000", "model.weights=~", "data.source=2026-13-45"),
+    )
+    assert (config.training.xla, config.data.deduplicate, config.training.seed) == (True, False, 1000)
+    assert config.model.weights is None
+    assert config.data.source == "2026-13-45"
+    assert reading.load(None, ("data.source='my photos #1'",)).data.source == "my photos #1"
 
 
 def test_keys_may_be_made_where_any_will_do_and_in_sections_that_are_not_there() -> None:

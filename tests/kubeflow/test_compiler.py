@@ -146,6 +146,7 @@ def test_values_of_a_run_become_the_configuration() -> None:
     ("setting", "said"),
     [
         ("kubeflow.parameters=[training.epochs]", "unknown key training.epochs"),
+        ("kubeflow.parameters=[training.phases.²]", "unknown key training.phases.²"),
         ("kubeflow.parameters=[evaluation.min_recall]", "evaluation.min_recall = None: a parameter needs"),
         ("kubeflow.nodes={Trainr: {}}", "unknown node Trainr; there are ImageExampleGen"),
         ("kubeflow.default.memory=lots", "kubeflow.default.memory = 'lots'"),

@@ -1,15 +1,26 @@
+import bz2
+import gc
+import gzip
 import io
+import lzma
 import re
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
 
 import hypothesis
+import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from modules import images
+from modules import headers, images
 from tests import corpus
 from tests.conftest import encode, random_picture
 
@@ -185,3 +196,100 @@ def test_every_orientation_is_turned_upright(orientation: int, kind: str) -> Non
     upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(found))).convert("RGB")).astype(int)
     assert len(np.unique(upright[::8, ::8, 0])) == 3
     assert np.abs(decoded(images.prepare(found).encoded) - upright).max() <= 3
+
+
+def bmp(bits: int, compression: int, data: bytes, width: int, height: int, between: bytes = b"") -> bytes:
+    """A BMP by hand, for what Pillow does not write; `between` lies before the data: masks or a palette."""
+    offset = 54 + len(between)
+    sizes = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(data), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + sizes + between + data
+
+
+PALETTE = b"".join(bytes([index * 16, index, 255 - index, 0]) for index in range(16))
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        bmp(4, 2, bytes.fromhex("0007123456700180000008330001"), 8, 2, PALETTE),
+        bmp(8, 1, bytes.fromhex("0003010203000501000000010000"), 8, 1, PALETTE * 16 + b"?"),
+        bmp(32, 3, bytes(16), 2, 2, struct.pack("<III", 0xFF, 0xFF00, 0xFF0000)),
+        bmp(32, 3, bytes(16), 2, 2, struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)),
+        bmp(16, 3, bytes(8), 2, 2, struct.pack("<III", 0xF00, 0xF0, 0xF)),
+        bmp(2, 0, bytes(8), 2, 2, PALETTE[:16]),
+        bmp(0, 4, random_picture(1, kind="JPEG"), 32, 32),
+        bmp(0, 5, random_picture(1), 32, 32),
+    ],
+    ids=["RLE4", "RLE8 from an odd byte on", "RGBX", "10 bit", "4 bit a colour", "2 bit", "JPEG", "PNG"],
+)
+def test_a_whole_bmp_that_is_not_known_to_be_decoded_right_is_refused_by_name(encoded: bytes) -> None:
+    with pytest.raises(images.BadImageError, match=r"this BMP.*; save it as PNG") as error:
+        images.prepare(encoded)
+    assert error.value.code == images.UNSUPPORTED_MODE
+
+
+def test_a_packed_bmp_of_8_bit_is_seen_right() -> None:
+    found = bmp(8, 1, bytes.fromhex("000301020300050400000001"), 8, 1, PALETTE * 16)
+    expected = [[255 - index, index, index * 16] for index in (1, 2, 3, 4, 4, 4, 4, 4)]
+    np.testing.assert_array_equal(decoded(images.prepare(found).encoded)[0], expected)
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": True, "predictor": 7}], ids=str)
+def test_a_lossless_jpeg_is_not_sent_as_it_is_since_tensorflow_has_no_decoder_for_it(options: dict) -> None:
+    found = imagecodecs.jpeg8_encode(corpus.scene(), **options)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoded(found)
+    np.testing.assert_array_equal(decoded(images.servable(found)), corpus.scene())
+    assert_same_fate(found)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"P1 of the study is about cats", None),
+        (b"P6\tsee the appendix", None),
+        (b"P7 and P8", None),
+        (b"DDS stands for what?", None),
+        (b"8BPS is a signature", None),
+        (b"IIRO and MMOR", None),
+        (b"MMOR, or the study of mice", None),
+        (b"P6\n# by GIMP\n12 7\n255\n", "portable pixmap"),
+        (b"P4 12 7 ", "portable pixmap"),
+        (b"P7\nWIDTH 12\nHEIGHT 7\n", "portable pixmap"),
+        (b"8BPS\0\1\0\0", "Photoshop"),
+        (b"8BPS\0\2\0\0", "Photoshop"),
+        (b"DDS |\0\0\0\7", "DirectDraw"),
+        (b"IIRO\x08\0\0\0", "camera raw"),
+    ],
+)
+def test_text_that_begins_like_a_picture_is_none(head: bytes, name: str | None) -> None:
+    assert headers.format_of(head) == name
+    assert headers.is_no_picture("notes", head) == (name is None)
+
+
+@pytest.mark.parametrize(
+    ("made", "is_container"),
+    [
+        (lambda opened: zipfile.ZipFile(opened, "w").writestr("1.png", "x"), True),
+        (lambda opened: zipfile.ZipFile(opened, "w").writestr("[Content_Types].xml", "x"), False),
+        (lambda opened: zipfile.ZipFile(opened, "w").writestr("mimetype", "application/epub+zip"), False),
+        (lambda opened: tarfile.TarFile(fileobj=opened, mode="w").addfile(tarfile.TarInfo("1.png")), True),
+        (lambda opened: opened.write(gzip.compress(b"x")), True),
+        (lambda opened: opened.write(bz2.compress(b"x")), True),
+        (lambda opened: opened.write(lzma.compress(b"x")), True),
+        (lambda opened: np.savez(opened, np.zeros(3)), True),
+        (lambda opened: opened.write(imagecodecs.zstd_encode(b"x")), True),
+        (lambda opened: opened.write(imagecodecs.lz4f_encode(b"x")), True),
+        (lambda opened: pq.write_table(pa.table({"a": [1]}), opened), True),
+        (lambda opened: opened.write(b"\x89HDF\r\n\x1a\n"), True),
+        (lambda opened: opened.write(b"7z\xbc\xaf\x27\x1c"), True),
+        (lambda opened: opened.write(b"Rar!\x1a\x07\x01\0"), True),
+        (lambda opened: opened.write(b"PK are initials"), False),
+        (lambda opened: opened.write(b"path,label"), False),
+    ],
+)
+def test_a_container_is_known_by_its_content(made: Callable[[io.BytesIO], object], is_container: bool) -> None:
+    buffer = io.BytesIO()
+    made(buffer)
+    gc.collect()  # which closes what writes its end then
+    assert headers.is_container(buffer.getvalue()[: headers.SNIFFED_BYTES]) == is_container

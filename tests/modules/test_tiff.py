@@ -81,7 +81,7 @@ def test_every_layout_is_seen_as_a_second_decoder_sees_it_or_refused(kind: tuple
         values[..., :3] = np.minimum(values[..., :3], values[..., 3:])
     taken = 0
     packings = [{}, {"compression": "lzw"}, {"compression": "zlib"}, {"compression": "packbits"}, {"compression": "lzma"}]
-    packings += [{"compression": "lzw", "predictor": True}] if bits in (8, 16) else []
+    packings += [{"compression": name, "predictor": True} for name in ("lzw", "zlib", "zstd", "packbits", "lzma", None)]
     parts = [{}, {"rowsperstrip": 7}, {"tile": (16, 32)}]
     planes = ["contig", "separate"] if count > 1 else [None]
     for packing, part, plane in itertools.product(packings, parts, planes):
@@ -89,7 +89,7 @@ def test_every_layout_is_seen_as_a_second_decoder_sees_it_or_refused(kind: tuple
         options = {"photometric": photometric, "planarconfig": plane, "extrasamples": extra or None, **packing, **part}
         try:
             encoded = tiff(np.ascontiguousarray(stored), bitspersample=bits, byteorder=order, **options)
-        except (ValueError, NotImplementedError):
+        except (ValueError, NotImplementedError, KeyError):
             continue  # tifffile does not write it
         seen = shown(encoded)
         if seen is not None:
@@ -152,6 +152,7 @@ def by_hand(tags: list[tuple[int, int]], data: bytes) -> bytes:
         (None, {262: 8}, headers.UNSUPPORTED_MODE),
         (None, {259: 6}, headers.UNSUPPORTED_MODE),
         (None, {258: 7}, headers.UNSUPPORTED_MODE),
+        (None, {317: 2}, headers.UNSUPPORTED_MODE),  # differences that are not packed
     ],
 )
 def test_what_pillow_would_show_otherwise_is_refused(left_out: int | None, changed: dict[int, int], code: str) -> None:
@@ -195,3 +196,26 @@ def test_of_pages_of_one_size_the_first_is_taken_and_different_ones_are_refused(
 def test_what_is_refused_says_what_it_is() -> None:
     with pytest.raises(images.BadImageError, match=r"RGB of 3 x 16 bit in planes; save it as PNG"):
         images.prepare(tiff(np.moveaxis(samples(16, 3), -1, 0).copy(), photometric="rgb", planarconfig="separate"))
+
+
+@pytest.mark.parametrize("predictor", [2, 3])
+def test_differences_are_taken_where_they_are_known_to_be_undone(predictor: int) -> None:
+    # A floating-point predictor means nothing for integers.
+    encoded = bytearray(tiff(samples(8, 3), photometric="rgb", compression="lzw", predictor=True))
+    at = encoded.index(struct.pack("<HHI", 317, 3, 1)) + 8
+    encoded[at : at + 2] = struct.pack("<H", predictor)
+    seen = shown(bytes(encoded))
+    if predictor == 3:
+        assert seen is None
+    else:
+        np.testing.assert_array_equal(seen, samples(8, 3))
+    with pytest.raises(images.BadImageError, match=r"RGB of 3 x 8 bit with differences .*; save it as PNG"):
+        images.prepare(tiff(samples(8, 3), photometric="rgb", compression="packbits", predictor=True))
+
+
+def test_a_large_tiff_in_the_other_byte_order_is_refused_by_name() -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples(8, 3), bigtiff=True, byteorder=">", photometric="rgb")
+    with pytest.raises(images.BadImageError, match=r"big-endian BigTIFF; save it as PNG") as error:
+        images.prepare(buffer.getvalue())
+    assert error.value.code == headers.UNSUPPORTED_MODE
