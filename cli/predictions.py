@@ -53,8 +53,12 @@ def predictions(output_dir: Path, run: str | None, form: str | None, wrong: bool
 
         rows = kept.read(_folder(output_dir, run))
         found = (row for row in rows if not wrong or row["answer"] != row["label"])
-        for line in _lines(found, form or (TABLE if terminal.out.isatty() else JSON)):
-            terminal.out.write(line + "\n")
+        try:
+            for line in _lines(found, form or (TABLE if terminal.out.isatty() else JSON)):
+                terminal.out.write(line + "\n")
+        except FileNotFoundError as error:
+            what = "the predictions that the run kept are not here any more"
+            raise options.InputError(f"{error.filename}: {what}; put them back, or name another --run") from None
         terminal.out.flush()
     options.check_printed()
     sys.exit(0)

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from configs import schema
+from configs import endpoints, schema
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = f"{_TAG}null"
@@ -276,6 +276,8 @@ def _explain(error: Any) -> str:
         return f"{key}: {message}" if key else message  # which names the keys below it
     # An address may hold a password or a token.
     value = "(not shown)" if location[-1:] == ("url",) else repr(error["input"])
+    if location[-1:] == ("endpoint",):
+        value = endpoints.shown(value)
     return f"{key} = {value}: {message}"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from configs import rules
+from configs import endpoints, rules
 
 Text = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -23,6 +23,12 @@ def _lower_first(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
         raise ValueError(f"the lower bound comes first: [{bounds[1]:g}, {bounds[0]:g}]")
     return bounds
+
+
+def _of_a_model(endpoint: str) -> str:
+    if endpoints.parse(endpoint).version is not None:
+        raise ValueError("the version is the one that is published; expected an endpoint without /versions/N")
+    return endpoint
 
 
 class _Section(pydantic.BaseModel):
@@ -348,7 +354,7 @@ class Serving(_Section):
     """How many versions stay that were not rolled back, the live one always; null deletes none."""
     grace_seconds: Annotated[float, Field(ge=0.0)] = 300.0
     """How long a version stays after it was live; longer than a server takes to read `models.config` again and to load."""
-    endpoint: Annotated[str, Field(pattern=r"^(https?|grpcs?)://[^/]")] | None = None
+    endpoint: Annotated[str, pydantic.AfterValidator(_of_a_model)] | None = None
     """Of the server, `http://HOST:8501/v1/models/NAME` or `grpc://HOST:8500/NAME`: publishing waits until it serves the new
     version, asks it one picture, and goes back to the version before if it does not; null asks nobody."""
     wait_seconds: Annotated[float, Field(gt=0.0)] = 300.0

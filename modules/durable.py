@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +16,13 @@ from typing import BinaryIO
 _UNFINISHED = ".unfinished"
 _SECONDS_TO_FINISH = 3600.0
 _CANT_FLUSH = {errno.EINVAL, errno.ENOTSUP}
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def machine() -> str:
+    """Return a name for what processes share that see each other's locks, this kernel and host name: 12 hex digits."""
+    booted = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else ""
+    return hashlib.sha256(f"{booted} {socket.gethostname()}".encode()).hexdigest()[:12]
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

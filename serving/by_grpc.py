@@ -10,7 +10,7 @@ import grpc
 
 from modules import signatures
 from serving import protocol_pb2, tensors
-from serving.contract import ATTEMPTS, INPUTS, Answer, Options, ServingError
+from serving.contract import ATTEMPTS, INPUTS, Answer, Options, ServingError, reading
 
 _OF_ONE_BATCH = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -59,21 +59,25 @@ class GrpcClient:
         request = protocol_pb2.GetModelStatusRequest(model_spec=self._spec)
         answer = self._call("ModelService/GetModelStatus", request, protocol_pb2.GetModelStatusResponse)
         states = protocol_pb2.ModelVersionStatus.State
-        return {status.version: states.Name(status.state) for status in answer.model_version_status}
+        with reading(self._where):
+            return {status.version: states.Name(status.state) for status in answer.model_version_status}
 
     def signature_names(self) -> set[str]:
         """Return the signatures of the version that answers."""
         request = protocol_pb2.GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
         answer = self._call("PredictionService/GetModelMetadata", request, protocol_pb2.GetModelMetadataResponse)
-        return set(protocol_pb2.Signatures.FromString(answer.metadata["signature_def"].value).signature_def)
+        with reading(self._where):
+            return set(protocol_pb2.Signatures.FromString(answer.metadata["signature_def"].value).signature_def)
 
     def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> Answer:
         """Return the answer to a batch."""
         request = protocol_pb2.PredictRequest(model_spec=self._spec, inputs={INPUTS[signature]: tensors.of_strings(values)})
         request.model_spec.signature_name = signature
         outputs = self._call("PredictionService/Predict", request, protocol_pb2.PredictResponse).outputs
-        names = tensors.to_array(outputs[signatures.ALL_CLASSES])[0]
-        return Answer(tensors.to_array(outputs[signatures.PROBABILITIES]), [name.decode() for name in names])
+        with reading(self._where):
+            names = tensors.to_array(outputs[signatures.ALL_CLASSES])[0]
+            answer = Answer(tensors.to_array(outputs[signatures.PROBABILITIES]), [name.decode() for name in names])
+            return answer.checked(len(values))
 
     def _call(self, method: str, request: Any, answer: Any) -> Any:
         call = self._channel.unary_unary(f"/tensorflow.serving.{method}", type(request).SerializeToString, answer.FromString)

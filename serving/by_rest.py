@@ -14,7 +14,7 @@ import requests
 import urllib3
 
 from modules import signatures
-from serving.contract import ATTEMPTS, INPUTS, Answer, Options, ServingError
+from serving.contract import ATTEMPTS, INPUTS, Answer, Options, ServingError, reading
 
 _UNAVAILABLE = 503  # what a gateway in front of a server says where gRPC says UNAVAILABLE
 _OF_ONE_BATCH = {400, 413}
@@ -41,18 +41,23 @@ class RestClient:
     def status(self) -> dict[int, str]:
         """Return the state of each version."""
         answer = self._call("GET", "")
-        return {int(status["version"]): status["state"] for status in answer["model_version_status"]}
+        with reading(self._url):
+            return {int(status["version"]): status["state"] for status in answer["model_version_status"]}
 
     def signature_names(self) -> set[str]:
         """Return the signatures of the version that answers."""
-        return set(self._call("GET", "/metadata")["metadata"]["signature_def"]["signature_def"])
+        answer = self._call("GET", "/metadata")
+        with reading(self._url):
+            return set(answer["metadata"]["signature_def"]["signature_def"])
 
     def ask(self, values: Sequence[bytes], signature: str = signatures.SERVING_DEFAULT) -> Answer:
         """Return the answer to a batch."""
         instances = [{INPUTS[signature]: {"b64": base64.b64encode(value).decode()}} for value in values]
-        answer = self._call("POST", ":predict", {"signature_name": signature, "instances": instances})["predictions"]
-        probabilities = np.array([row[signatures.PROBABILITIES] for row in answer], np.float32)
-        return Answer(probabilities, answer[0][signatures.ALL_CLASSES])
+        answer = self._call("POST", ":predict", {"signature_name": signature, "instances": instances})
+        with reading(self._url):
+            rows = answer["predictions"]
+            probabilities = np.array([row[signatures.PROBABILITIES] for row in rows], np.float32)
+            return Answer(probabilities, [*rows[0][signatures.ALL_CLASSES]]).checked(len(values))
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request until it is answered, at most `ATTEMPTS` times, and never beyond the time that it has."""

@@ -32,6 +32,7 @@ _MAY_PASS = (
     MemoryError,
 )
 """What says something of the machine, its disks and its memory, and nothing of a model."""
+_NOTHING_TO_COMPARE = "there is nothing that it was judged on, to compare with"
 
 _Result = TypeVar("_Result")
 
@@ -94,6 +95,9 @@ def wrong(answer: contract.Answer, judged: Judged, allowed: float) -> Iterator[s
     if found.shape != judged.probabilities.shape:
         yield f"probabilities are {found.shape}, judged were {judged.probabilities.shape}"
         return
+    if not np.isfinite(judged.probabilities).all():
+        yield "the probabilities that were judged are not finite: nothing can be compared with them"
+        return
     if not np.isfinite(found).all():
         yield "probabilities are not finite"
         return
@@ -124,8 +128,10 @@ def failures(saved_model: str, batches: Iterable[Judged], judged_in: str | None)
     found = []
     with devices.full_float32():
         model = _guarded("the model can't be loaded", functools.partial(local.LocalModel, Path(saved_model)))
-        names = model.signature_names()
-        for batch in batches:
+        names, asked = model.signature_names(), [*batches]
+        if not asked:
+            found.append(_NOTHING_TO_COMPARE)
+        for batch in asked:
             if batch.signature not in names:
                 found.append(f"signature {batch.signature} is missing; there are {sorted(names)}")
                 continue
@@ -175,7 +181,10 @@ def findings(server: contract.Client, version: str, info: model_info.ModelInfo) 
     yield Finding("signatures", names >= {signatures.SERVING_DEFAULT, signatures.EXAMPLES}, ", ".join(sorted(names)))
     # On which device it answers, a server does not say.
     allowed = bound(info.computed_in, None)
-    for batch in published(version, info):
+    batches = [*published(version, info)]
+    if not batches:
+        yield Finding("answers", False, _NOTHING_TO_COMPARE)
+    for batch in batches:
         try:
             lines = list(wrong(server.ask(batch.values, batch.signature), batch, allowed))
         except contract.ServingError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from google.protobuf import message
 
 from modules import signatures
 
@@ -32,6 +34,20 @@ class ServingError(RuntimeError):
         self.fatal = fatal
 
 
+@contextlib.contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Read an answer; one of another form ends in `ServingError`.
+
+    Args:
+      where: the server.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, message.Error) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ServingError(f"{where}: not what TensorFlow Serving answers ({found})", fatal=True) from None
+
+
 class Options(NamedTuple):
     """How a server is spoken to."""
 
@@ -52,6 +68,16 @@ class Answer(NamedTuple):
     """float32 `[batch, n]`."""
     labels: list[str]
     """`n`, in the order of the probabilities."""
+
+    def checked(self, asked: int) -> Answer:
+        """Return this, if it is an answer to so many values.
+
+        Raises:
+          ValueError: it is not.
+        """
+        if self.probabilities.shape != (asked, len(self.labels)):
+            raise ValueError(f"probabilities {self.probabilities.shape} for {asked} values, {len(self.labels)} labels")
+        return self
 
     def ranked(self) -> list[dict[str, float]]:
         """Return for each picture its labels with their probabilities, most probable first."""

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MACHINE = os.uname().nodename
-"""What processes have in common that see each other's locks: the machine, or the pod."""
+from modules import durable
+
+_LOCK = ".lock"
 
 
 def is_local(path: str) -> bool:
@@ -31,7 +32,7 @@ def locked(folder: Path) -> Iterator[bool]:
       Whether it is held: not every volume has locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w", encoding="utf-8") as lock:
+    with (folder / _LOCK).open("w", encoding="utf-8") as lock:
         held = True
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -40,9 +41,34 @@ def locked(folder: Path) -> Iterator[bool]:
         yield held
 
 
-def aside(folder: Path) -> Path:
-    """Return a name that nobody else uses, for what is to be renamed when it is whole."""
-    return folder / f"{MACHINE}-{uuid.uuid4()}"
+def now(folder: Path) -> float:
+    """Return the time of a folder's file system, in seconds since 1970: machines that share it have clocks of their own."""
+    lock = folder / _LOCK
+    lock.touch()
+    return lock.stat().st_mtime
+
+
+@contextlib.contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """Yield a name that nobody else uses, for what is renamed when it is whole; where that fails, nothing is left of it."""
+    unfinished = folder / f"{durable.machine()}-{uuid.uuid4().hex}"
+    try:
+        yield unfinished
+    except BaseException:
+        with contextlib.suppress(OSError):
+            delete(unfinished)
+        raise
+
+
+def is_own(unfinished: Path) -> bool:
+    """Whether a process of this machine gave something its name (`aside`)."""
+    return unfinished.name.rpartition("-")[0] == durable.machine()
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it; one that is not there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write(path: str, text: str, staging: Path | None = None) -> None:
@@ -53,12 +79,12 @@ def write(path: str, text: str, staging: Path | None = None) -> None:
       text: its content.
       staging: a folder on the same file system, for what is not whole yet; None takes the file's own.
     """
-    unfinished = aside(staging or Path(path).parent)
-    with unfinished.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    unfinished.replace(path)
+    with aside(staging or Path(path).parent) as unfinished:
+        with unfinished.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        unfinished.replace(path)
     flush(Path(path).parent)
 
 
@@ -97,18 +123,26 @@ def digests(folder: str) -> dict[str, str]:
     return found
 
 
-def copy(source: str, target: str) -> None:
+def copy(source: str, target: str) -> dict[str, str]:
     """Copy all files below a folder.
 
     Args:
       source: the folder, wherever TensorFlow reads.
       target: a new one, on a file system.
+
+    Returns:
+      The SHA-256 of what was written, by its path in the folder.
     """
+    found = {}
     for name in list_files(source):
-        path = os.path.join(target, name)
+        path, digest = os.path.join(target, name), hashlib.sha256()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with _open(os.path.join(source, name)) as opened, open(path, "wb") as written:
-            shutil.copyfileobj(opened, written, 2**22)
+            while block := opened.read(2**22):
+                digest.update(block)
+                written.write(block)
+        found[name] = digest.hexdigest()
+    return found
 
 
 def flush_all(folder: Path) -> None:
@@ -133,8 +167,7 @@ def remove(folder: Path, staging: Path) -> None:
       folder: on the same file system as `staging`.
       staging: takes it, until it is deleted.
     """
-    trash = aside(staging)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), aside(staging) as trash:
         folder.rename(trash)
         flush(folder.parent)
         shutil.rmtree(trash)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic
@@ -80,6 +81,19 @@ def digest(folder: str) -> str:
         return info.model_digest
     exported = {name: found for name, found in files.digests(folder).items() if name not in ADDED}
     return hashlib.sha256(json.dumps(exported).encode()).hexdigest()
+
+
+def torn(version: str, copied: Mapping[str, str]) -> list[str]:
+    """Return what of a version is not as it was written, a line each.
+
+    Args:
+      version: its folder, before anybody else reads it.
+      copied: SHA-256 of the exported model's files.
+    """
+    found, info = files.digests(version), read(version)
+    # What says something of the version is written anew.
+    lines = [f"{name} is another" for name in sorted(copied.keys() - ADDED) if found.get(name) != copied[name]]
+    return lines + (differences(version, info) if info is not None else [])
 
 
 def differences(version: str, info: ModelInfo) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pydantic
@@ -55,7 +54,9 @@ class State(pydantic.BaseModel):
     been_live: tuple[int, ...] = ()
     """Versions that a server served, as far as anybody knows."""
     retired: dict[int, float] = {}
-    """When versions ceased to be live, in seconds since 1970."""
+    """When versions ceased to be live, in seconds since 1970, by the clock of the file system."""
+    unserved: tuple[int, ...] = ()
+    """Versions that were taken back since no server served them, and that were not live again."""
     gone: tuple[int, ...] = ()
     """Versions that are being deleted."""
 
@@ -79,8 +80,21 @@ class State(pydantic.BaseModel):
         before = self.served if awaited else None
         retired = self.retired | ({} if self.live is None else {self.live: now})
         retired.pop(number, None)
-        new = self.model_copy(update={"live": number, "confirmed": False, "before": before, "retired": retired})
+        unserved = tuple(one for one in self.unserved if one != number)
+        update = {"live": number, "confirmed": False, "before": before, "retired": retired, "unserved": unserved}
+        new = self.model_copy(update=update)
         return new if awaited else new.with_confirmed()
+
+    def taken_back(self, now: float) -> State:
+        """Return the state in which the version before the live one, which no server serves, is live again.
+
+        Args:
+          now: seconds since 1970.
+        """
+        assert self.live is not None
+        assert self.before is not None
+        new = self.with_live(self.before, now)
+        return new.model_copy(update={"unserved": (*new.unserved, self.live)})
 
     def with_confirmed(self) -> State:
         """Return the state in which the live version is served."""
@@ -123,8 +137,10 @@ class State(pydantic.BaseModel):
         """
         live = self.live or 0
         good = [one for one in sorted(models) if one in self.been_live and models[one] not in self.withdrawn]
-        # What is above the live version and not withdrawn is about to be live.
-        bad = [one for one in sorted(models) if one not in good and (one < live or models[one] in self.withdrawn)]
+        # The newest one that nobody served is for another try. All else above the live one is about to be live.
+        unserved = sorted({*self.unserved} & models.keys())[:-1]
+        out = {one for one in models if one < live or one in unserved or models[one] in self.withdrawn}
+        bad = [one for one in sorted(out) if one not in good]
         staying = {self.live, self.before}
         order = [one for one in (*bad, *good) if one not in staying]
         young = {one for one, then in self.retired.items() if then > since}
@@ -165,16 +181,16 @@ def swap(folder: Path, seen: int, new: State, staging: Path) -> bool:
     Returns:
       Whether it is the latest state now.
     """
-    unfinished, place = files.aside(staging), folder / FOLDER / str(seen + 1)
-    unfinished.mkdir()
+    place = folder / FOLDER / str(seen + 1)
     place.parent.mkdir(exist_ok=True)
-    files.write(str(unfinished / _FILE), new.model_dump_json(indent=1))
     try:
-        unfinished.rename(place)
+        with files.aside(staging) as unfinished:
+            unfinished.mkdir()
+            files.write(str(unfinished / _FILE), new.model_dump_json(indent=1))
+            unfinished.rename(place)
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
             raise
-        shutil.rmtree(unfinished)
         return False
     files.flush(place.parent)
     for number in _numbers(folder)[:-_KEPT]:

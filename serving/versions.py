@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,16 @@ from pathlib import Path
 from serving import files, model_info, server_config, states
 from serving.states import State, VersionError
 
-__all__ = ["ANYTHING", "CONFIG_FILE", "GRACE_SECONDS", "SupersededError", "VersionError", "Versions", "WithdrawnError"]
+__all__ = [
+    "ANYTHING",
+    "CONFIG_FILE",
+    "GRACE_SECONDS",
+    "SupersededError",
+    "TornError",
+    "VersionError",
+    "Versions",
+    "WithdrawnError",
+]
 
 CONFIG_FILE = server_config.FILE
 ANYTHING = "anything"
@@ -33,6 +41,10 @@ _STAGING = ".staging"
 _FORGOTTEN_SECONDS = 86_400.0
 """After which nobody on another machine is still at what lies in `.staging`."""
 _TRIES = 100
+
+
+class TornError(RuntimeError):
+    """What was written of a version is not what is there."""
 
 
 class SupersededError(RuntimeError):
@@ -136,6 +148,7 @@ class Versions:
         Raises:
           WithdrawnError: this model was rolled back.
           SupersededError: another one is served than it was judged against.
+          TornError: somebody changed what was being written.
         """
         digest = model_info.digest(saved_model)
 
@@ -150,11 +163,16 @@ class Versions:
         def named(state: State | None) -> State:
             return self._known(state).named(name, base_path)
 
+        def named_again(state: State | None) -> State:
+            known = named(state)
+            # Nobody is asked any more.
+            return known if awaited or known.live != number else known.with_confirmed()
+
         def go_live(state: State | None) -> State:
             checked(state)
             if number not in self._loadable(state):
                 raise SupersededError(f"version {number} was deleted before it was live: run again")
-            return named(state).with_live(number, time.time(), awaited)
+            return named(state).with_live(number, self._now(), awaited)
 
         def drop(state: State | None) -> State:
             known = self._known(state)
@@ -165,8 +183,9 @@ class Versions:
         with self._locked():
             state = self._state()
             if state and state.live is not None and self._model(state.live) == digest:
-                self._change(named)
-                return state.live
+                number = state.live
+                self._change(named_again)
+                return number
             checked(state)
             # A publisher may have been killed before its last step, or have gone back since nobody served it.
             newest = max(self._loadable(state), default=None)
@@ -215,7 +234,7 @@ class Versions:
             known = self._known(state)
             if known.live != number or known.confirmed or known.before not in self._models(known):
                 return known
-            return known.with_live(known.before, time.time())
+            return known.taken_back(self._now())
 
         with self._locked():
             live = self._change(change).live
@@ -237,7 +256,7 @@ class Versions:
         def change(state: State | None) -> State:
             known = self._known(state)
             try:
-                return known.rolled_back(self._models(known), to, time.time())
+                return known.rolled_back(self._models(known), to, self._now())
             except VersionError as error:
                 raise VersionError(f"{self.folder}: {error}") from None
 
@@ -263,12 +282,14 @@ class Versions:
         def change(state: State | None) -> State:
             known = self._known(state)
             models = self._models(known)
-            going[:] = sorted(known.surplus(models, keep, time.time() - grace))
+            going[:] = sorted(known.surplus(models, keep, self._now() - grace))
             left = {*(number for number in known.gone if os.path.exists(self.path(number))), *going}
             staying = models.keys() - {*going}
             been_live = tuple(number for number in known.been_live if number in staying)
             retired = {number: then for number, then in known.retired.items() if number in staying}
-            return known.model_copy(update={"gone": tuple(sorted(left)), "been_live": been_live, "retired": retired})
+            unserved = tuple(number for number in known.unserved if number in staying)
+            update = {"gone": tuple(sorted(left)), "been_live": been_live, "retired": retired, "unserved": unserved}
+            return known.model_copy(update=update)
 
         with self._locked():
             # Named first, so that nobody makes one live that is about to be deleted.
@@ -338,11 +359,14 @@ class Versions:
 
     def _write(self, saved_model: str, complete: Callable[[str, int], None], number: int) -> None:
         """Write a version aside, and let it appear."""
-        staged = files.aside(self._staging)
-        files.copy(saved_model, str(staged))
-        complete(str(staged), number)
-        files.flush_all(staged)
-        staged.rename(self.path(number))
+        with files.aside(self._staging) as staged:
+            written = files.copy(saved_model, str(staged))
+            complete(str(staged), number)
+            files.flush_all(staged)
+            # Others may have taken it for a leftover.
+            if torn := model_info.torn(str(staged), written):
+                raise TornError(f"{self.folder}: somebody else changed version {number} while it was written: {torn[0]}")
+            staged.rename(self.path(number))
         files.flush(self._path)
 
     @contextlib.contextmanager
@@ -351,8 +375,10 @@ class Versions:
         with files.locked(self._path) as held:
             self._staging.mkdir(exist_ok=True)
             self._clean(held)
-            yield
-            self._clean(held)
+            try:
+                yield
+            finally:
+                self._clean(held)
 
     def _clean(self, held: bool) -> None:
         """Remove what is nobody's: of this machine all, for the caller holds its lock, of others what is old."""
@@ -361,6 +387,8 @@ class Versions:
             files.remove(Path(self.path(number)), self._staging)
         for leftover in self._staging.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                is_ours = held and leftover.name.startswith(files.MACHINE)
-                if is_ours or time.time() - leftover.stat().st_mtime > _FORGOTTEN_SECONDS:
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                if (held and files.is_own(leftover)) or self._now() - leftover.stat().st_mtime > _FORGOTTEN_SECONDS:
+                    files.delete(leftover)
+
+    def _now(self) -> float:
+        return files.now(self._path)

@@ -98,3 +98,14 @@ def test_a_folder_that_has_none_is_a_line_and_exit_code_2(project: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
     done = asked(project, "--run", "18")
     assert (done.exit_code, "no run 18 here has predictions" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "table"])
+def test_predictions_that_were_removed_by_hand_are_a_line_with_their_folder_and_exit_code_2(
+    project: Path, tmp_path: Path, form: str
+) -> None:
+    copy = shutil.copytree(project, tmp_path / "copy")
+    shutil.rmtree(copy / "pipeline_root")
+    done = asked(copy, "--format", form)
+    assert (done.exit_code, "Traceback" in done.stderr) == (2, False)
+    assert f"{copy}/pipeline_root/Evaluator/predictions/1: the predictions" in done.stderr

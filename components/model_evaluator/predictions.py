@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -67,8 +68,13 @@ def read(folder: str) -> Iterator[dict[str, Any]]:
 
     Args:
       folder: its URI.
+
+    Raises:
+      FileNotFoundError: there are none.
     """
     (found,) = filesystems.FileSystems.match([os.path.join(folder, f"{_PREFIX}*{_SUFFIX}")])
+    if not found.metadata_list:
+        raise FileNotFoundError(errno.ENOENT, "no predictions are there", folder)
     for path in sorted(one.path for one in found.metadata_list):
         with filesystems.FileSystems.open(path) as opened:
             for batch in pq.ParquetFile(opened).iter_batches(batch_size=_ROWS):

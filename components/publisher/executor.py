@@ -53,7 +53,8 @@ class Executor(pusher.Executor):
 
         Raises:
           versions.SupersededError: another model is served by now than this one was judged against.
-          arrival.NotServedError: no server serves it; the version before is live again.
+          arrival.NotServedError: no server is known to serve it; the version before is live again.
+          versions.TornError: somebody changed the version while it was written.
         """
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
         destination = json.loads(exec_properties[DESTINATION_KEY])
@@ -80,21 +81,29 @@ class Executor(pusher.Executor):
             return
         if destination["endpoint"] is not None:
             _wait(store, number, destination, artifact_utils.get_single_uri(input_dict[EVALUATION_KEY]))
-        if destination["keep"] is not None and (gone := store.prune(destination["keep"], destination["grace_seconds"])):
-            _log.info("deleted by serving.keep = %d: %s", destination["keep"], ", ".join(map(str, gone)))
+        _prune(store, destination)
         self._MarkPushed(pushed, store.path(number), str(number))
 
 
 def _wait(store: versions.Versions, number: int, destination: dict[str, Any], evaluation: str) -> None:
     """Have a server serve a version, or go back to the one before."""
-    sample = samples.read(evaluation)[0]
     try:
+        sample = samples.read(evaluation)[0]
         arrival.wait(destination["endpoint"], number, destination["wait_seconds"], sample.image, sample.labels)
-    except arrival.NotServedError as error:
+    except Exception as error:
+        # Whatever went wrong, nobody knows that it is served.
         before = store.retreat(number)
+        _prune(store, destination)
+        found = error if isinstance(error, arrival.NotServedError) else f"{type(error).__name__}: {error}"
         back = f"version {before} is live again" if before else "there is no version to go back to"
-        raise arrival.NotServedError(f"{error}; {back}") from None
+        raise arrival.NotServedError(f"{found}; {back}") from error
     store.confirm(number)
+
+
+def _prune(store: versions.Versions, destination: dict[str, Any]) -> None:
+    """Delete what the configuration has no room for."""
+    if destination["keep"] is not None and (gone := store.prune(destination["keep"], destination["grace_seconds"])):
+        _log.info("deleted by serving.keep = %d: %s", destination["keep"], ", ".join(map(str, gone)))
 
 
 def _complete(

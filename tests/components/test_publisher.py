@@ -17,6 +17,7 @@ from components.publisher import executor
 from modules import features
 from pipeline import exit_codes, failures
 from serving import arrival, model_info, versions
+from tests import web
 from tests.conftest import encode
 from tests.serving import stand_in, tiny_model
 
@@ -194,3 +195,71 @@ def test_no_message_of_a_server_that_is_not_there_shows_a_password(project: Proj
         project.publish(project.model("first"), against=None, endpoint=endpoint, wait_seconds=1.0)
     assert "localhost:1" in str(error.value)
     assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"status": "ok"}, [], None, {"model_version_status": [{"version": "new"}]}, {"model_version_status": 7}],
+    ids=json.dumps,
+)
+def test_a_server_that_is_another_one_than_tensorflow_serving_leaves_the_version_before_live(
+    project: Project, answer: Any
+) -> None:
+    first, second = project.model("first"), project.model("second")
+    before = project.publish(first, against=None)
+    with (
+        web.serving(lambda *request: (200, answer)) as url,
+        pytest.raises(
+            arrival.NotServedError, match=f"not what TensorFlow Serving answers .*; version {before} is live again"
+        ),
+    ):
+        project.publish(second, against=first, endpoint=f"{url}/v1/models/tiny", wait_seconds=1.0)
+    assert project.store.live == project.store.served == before
+
+
+@pytest.mark.parametrize("error", [ValueError("no endpoint"), KeyError("a"), MemoryError()])
+def test_whatever_goes_wrong_while_waiting_the_version_before_is_live_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    first, second = project.model("first"), project.model("second")
+    before = project.publish(first, against=None)
+
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(arrival, "wait", fail)
+    with pytest.raises(arrival.NotServedError, match=f"{type(error).__name__}: .*; version {before} is live again"):
+        project.publish(second, against=first, endpoint="grpc://localhost:1/tiny")
+    assert project.store.live == project.store.served == before
+
+
+def test_a_server_that_is_down_for_many_nights_does_not_fill_the_disk(project: Project) -> None:
+    first = project.model("first")
+    before = project.publish(first, against=None)
+    for night in range(4):
+        with pytest.raises(arrival.NotServedError):
+            project.publish(
+                project.model(f"night{night}"),
+                against=first,
+                keep=2,
+                endpoint="http://localhost:1/v1/models/tiny",
+                wait_seconds=0.1,
+            )
+    assert project.store.live == before
+    assert len(project.store.numbers()) == 3, "the live one, one more, and the newest for another try"
+
+
+def test_a_run_without_an_endpoint_makes_good_what_a_killed_one_did_not_wait_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (project.model(name) for name in ("first", "second", "third"))
+    project.publish(first, against=None)
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arrival, "wait", killed)
+    with pytest.raises(KeyboardInterrupt):
+        project.publish(second, against=first, endpoint="grpc://localhost:1/tiny")
+    assert project.publish(second, against=first) == project.store.served
+    assert project.publish(third, against=second) == project.store.live

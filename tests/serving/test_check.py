@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 from modules import devices
 from serving import check, client
+from tests.serving import tiny_model
 
 LABELS = ["cat", "dog", "owl"]
 JUDGED = check.Judged(
@@ -49,6 +52,21 @@ def test_another_label_is_wrong_unless_the_two_were_as_close_as_a_probability_ma
 )
 def test_an_answer_of_another_form_is_wrong(rows: list[list[float]], labels: list[str], expected: str) -> None:
     assert expected in said(rows, check.LOOSE, labels)[0]
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_an_answer_can_not_be_right_where_what_was_judged_is_no_number(lost: float) -> None:
+    batch = JUDGED._replace(probabilities=np.array([[0.7, 0.2, 0.1], [lost, 0.4, 0.2]], np.float32))
+    for rows in (JUDGED.probabilities, batch.probabilities):
+        (line,) = check.wrong(client.Answer(rows, LABELS), batch, check.LOOSE)
+        assert "that were judged are not finite" in line
+
+
+def test_a_model_of_which_nothing_was_judged_is_not_as_it_was_judged(tmp_path: Path) -> None:
+    tiny_model.export(tmp_path / "model")
+    assert check.failures(str(tmp_path / "model"), [], devices.FLOAT32) == [
+        "there is nothing that it was judged on, to compare with"
+    ]
 
 
 @hypothesis.given(st.integers(0, 10_000), st.sampled_from([check.TIGHT, check.LOOSE]))

@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import requests
@@ -194,6 +196,46 @@ def test_an_endpoint_may_be_the_url_of_a_prediction(end: str) -> None:
     with web.serving(answer) as url:
         assert client.connect(f"{url}/v1/models/m{end}").ask([b"picture"]).labels == ["a"]
     assert asked == [f"/v1/models/m{end.removesuffix(':predict').rstrip('/')}:predict"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "ok"},
+        {"predictions": []},
+        {"predictions": [{"label": "a"}]},
+        {"predictions": [{"probabilities": ["much"], "all_classes": ["a"]}]},
+        {"predictions": [{"probabilities": [1.0], "all_classes": None}]},
+        {"predictions": [{"probabilities": [1.0], "all_classes": ["a"]}] * 2},
+        [1],
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_form_is_no_answer_by_rest(answer: Any) -> None:
+    with web.serving(lambda *request: (200, answer)) as url:
+        asked = client.connect(f"{url}/v1/models/m")
+        for call in (asked.status, asked.signature_names, lambda: asked.ask([b"picture"])):
+            with pytest.raises(client.ServingError, match="not what TensorFlow Serving answers"):
+                call()
+
+
+def test_an_answer_of_another_form_is_no_answer_by_grpc() -> None:
+    metadata = get_model_metadata_pb2.GetModelMetadataResponse()
+    metadata.metadata["signature_def"].value = b"\xff"
+    answers = {"Predict": predict_pb2.PredictResponse(), "GetModelMetadata": metadata}
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(lambda *request, answer=answer: answer.SerializeToString())
+        for name, answer in answers.items()
+    }
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers)])
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    asked = client.connect(f"grpc://localhost:{port}/m")
+    for call in (asked.signature_names, lambda: asked.ask([b"picture"])):
+        with pytest.raises(client.ServingError, match="not what TensorFlow Serving answers"):
+            call()
+    server.stop(None).wait()
 
 
 def test_a_connection_that_is_refused_is_tried_again_until_the_server_is_there() -> None:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from serving import model_info, server_config, versions
+from serving import files, model_info, server_config, versions
 
 GRAPHS = "abcdef"
 GRACE = versions.GRACE_SECONDS
@@ -35,6 +35,9 @@ class Clock:
     now = 0.0
 
     def time(self) -> float:
+        return self.now
+
+    def of_the_file_system(self, folder: Path) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -66,6 +69,7 @@ class Life(stateful.RuleBasedStateMachine):
         self.patch, self.clock = pytest.MonkeyPatch(), Clock()
         self.clock.now = time.time()
         self.patch.setattr(versions, "time", self.clock)
+        self.patch.setattr(files, "now", self.clock.of_the_file_system)
         # Who is killed loses nothing that the kernel has.
         self.patch.setattr(os, "fsync", lambda descriptor: None)
         self.digests = {}
@@ -84,6 +88,7 @@ class Life(stateful.RuleBasedStateMachine):
         self.been_live: set[int] = set()
         self.withdrawn: set[str] = set()
         self.retired: dict[int, float] = {}
+        self.unserved: set[int] = set()
         self.highest = 0
         self.seen: tuple[int, float] | None = None
 
@@ -99,6 +104,7 @@ class Life(stateful.RuleBasedStateMachine):
         publish = self._publishing(graph, "" if stale else self._served(), awaited)
         if self.live is not None and self.versions[self.live] == graph:
             assert publish() == self.live
+            self._was_published_again(awaited)
         elif graph in self.withdrawn:
             with pytest.raises(versions.WithdrawnError):
                 publish()
@@ -122,9 +128,10 @@ class Life(stateful.RuleBasedStateMachine):
         elif self.before is None:
             assert self.store.retreat(self.live) is None
         else:
-            before = self.before
+            before, taken_back = self.before, self.live
             assert self.store.retreat(self.live) == before
             self._went_live(before, awaited=False)
+            self.unserved.add(taken_back)
 
     @stateful.precondition(lambda self: self.live is not None)
     @stateful.rule()
@@ -158,7 +165,7 @@ class Life(stateful.RuleBasedStateMachine):
             del self.versions[number]
         self._was_pruned(before, keep)
         # No more stay than have to.
-        due = [one for one in self.versions if one < self.live or self.versions[one] in self.withdrawn]
+        due = [one for one in self.versions if self._may_go(one)]
         assert len([one for one in due if not self._has_to_stay(one)]) < max(1, keep)
 
     @stateful.rule(name=st.sampled_from(["digits", "numbers"]), base_path=st.sampled_from([None, "/models"]))
@@ -183,11 +190,13 @@ class Life(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: self.live is not None)
     @stateful.rule(graph=graphs, awaited=st.booleans(), step=st.integers(0, 26))
     def publish_until_killed(self, graph: str, awaited: bool, step: int) -> None:
-        live = self.live
-        self._kill(self._publishing(graph, self._served(), awaited), step)
+        live, again = self.live, self.versions[self.live] == graph
+        changed = self._kill(self._publishing(graph, self._served(), awaited), step)
         if self.live != live:
             assert self.versions[self.live] == graph
             self._went_live(self.live, awaited, live)
+        elif changed and again:
+            self._was_published_again(awaited)
 
     @stateful.precondition(lambda self: self.live is not None)
     @stateful.rule(pick=picks, step=st.integers(0, 12))
@@ -256,9 +265,15 @@ class Life(stateful.RuleBasedStateMachine):
         if live is not None and live != number:
             self.retired[live] = self.clock.now
         self.retired.pop(number, None)
+        self.unserved.discard(number)
         self.live, self.confirmed, self.before = number, not awaited, served if awaited else None
         if not awaited:
             self.been_live.add(number)
+
+    def _was_published_again(self, awaited: bool) -> None:
+        if not awaited:
+            self.confirmed, self.before = True, None
+            self.been_live.add(self.live)
 
     def _went_back(self, to: int) -> None:
         self.withdrawn |= {graph for number, graph in self.versions.items() if to < number <= self.live}
@@ -268,6 +283,10 @@ class Life(stateful.RuleBasedStateMachine):
     def _has_to_stay(self, number: int) -> bool:
         young = number in self.retired and self.retired[number] > self.clock.now - GRACE
         return young or number in {self.live, self.before}
+
+    def _may_go(self, number: int) -> bool:
+        unserved = sorted(self.unserved & self.versions.keys())[:-1]
+        return number < self.live or number in unserved or self.versions[number] in self.withdrawn
 
     def _was_pruned(self, before: dict[int, str], keep: int) -> None:
         gone = before.keys() - self.versions.keys()

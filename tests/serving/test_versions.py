@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
+from modules import durable
 from serving import files, model_info, versions
 
 PARTS = 20
@@ -245,11 +246,54 @@ def test_what_was_live_a_moment_ago_stays_for_a_while(tmp_path: Path, model: Mod
     assert store.prune(1) == []
     store.rollback()
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + versions.GRACE_SECONDS - 5)
+    monkeypatch.setattr(files, "now", lambda folder: now + versions.GRACE_SECONDS - 5)
     assert store.prune(1) == []
-    monkeypatch.setattr(time, "time", lambda: now + versions.GRACE_SECONDS + 5)
+    monkeypatch.setattr(files, "now", lambda folder: now + versions.GRACE_SECONDS + 5)
     assert store.prune(1) == [one, three]
     assert store.numbers() == [two]
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -2 * 86_400.0])
+def test_a_machine_whose_clock_is_wrong_deletes_nothing_sooner(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    store, clock = versions.Versions(str(tmp_path / "serving")), time.time
+    there = [store.publish(model(graph), nothing, "digits") for graph in "ab"]
+    # One of two machines that share the folder.
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead)
+    assert store.prune(1) == []
+    there.append(store.publish(model("c"), nothing, "digits"))
+    monkeypatch.undo()
+    assert store.prune(1) == []
+    assert store.numbers() == there
+
+
+def test_only_the_newest_of_what_no_server_served_is_kept_for_another_try(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    first = store.publish(model("a"), nothing, "digits")
+    nights = []
+    for graph in "bcde":
+        nights.append(store.publish(model(graph), nothing, "digits", awaited=True))
+        assert store.retreat(nights[-1]) == first
+    assert store.prune(2, grace=GRACE) == []
+    assert store.prune(2, grace=0) == nights[:2]
+    assert store.prune(1, grace=0) == [nights[2]]
+    assert store.publish(model("e"), nothing, "digits", awaited=True) == nights[-1]
+    store.confirm(nights[-1])
+    assert store.prune(2, grace=0) == []
+    assert store.rollback() == first
+
+
+def test_a_version_that_is_not_awaited_any_more_is_served_as_far_as_anybody_knows(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    first = store.publish(model("a"), nothing, "digits")
+    second = store.publish(model("b"), nothing, "digits", awaited=True)
+    # The publisher was killed while it waited.
+    assert store.publish(model("b"), nothing, "digits", awaited=True) == second
+    assert store.served == first
+    assert store.publish(model("b"), nothing, "digits") == second
+    assert store.served == second
+    assert store.retreat(second) is None
 
 
 def test_another_name_or_base_path_is_told_though_the_model_is_the_same(tmp_path: Path, model: Model) -> None:
@@ -338,6 +382,7 @@ def test_a_model_goes_live_only_over_the_one_that_it_was_judged_against(tmp_path
         store.publish(model("c"), overtake, "digits", judged_against=digest["b"])
     assert store.numbers() == before
     assert store.live == first
+    assert_no_leftovers(store)
 
 
 def test_two_publishers_of_one_model_do_not_delete_what_the_other_made_live(
@@ -382,7 +427,7 @@ def test_publishers_on_machines_without_common_locks_lose_no_step(tmp_path: Path
 
 def publish_without_locks(serving: str, models: str, worker: int, count: int) -> list[tuple[str | None, str]]:
     """Publish over whatever is live, as on a machine of its own; return what went live over what."""
-    files.MACHINE = f"machine{worker}"
+    durable.machine = lambda: f"machine{worker}"
     files.locked = unlocked
     store, done = versions.Versions(serving), []
     for number in range(count):
@@ -403,15 +448,84 @@ def unlocked(folder: Path) -> Iterator[bool]:
     yield False
 
 
-def test_leftovers_of_other_machines_stay_until_they_are_old(tmp_path: Path, model: Model) -> None:
+def test_leftovers_of_other_machines_stay_until_they_are_old(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = versions.Versions(str(tmp_path / "serving"))
     store.publish(model("a"), nothing, "digits")
     staging = Path(store.folder, ".staging")
-    for name in (f"{files.MACHINE}-1", "elsewhere-1", "elsewhere-2"):
+    # The name of one begins with that of another.
+    monkeypatch.setattr(durable, "machine", lambda: "gpu1")
+    names = {"gpu1-1", "gpu10-1", "gpu1-0-1", "elsewhere-1", "elsewhere-2"}
+    for name in names:
         (staging / name).mkdir()
     os.utime(staging / "elsewhere-2", (0, 0))
     store.describe("digits")
-    assert [path.name for path in staging.iterdir()] == ["elsewhere-1"]
+    assert {path.name for path in staging.iterdir()} == names - {"gpu1-1", "elsewhere-2"}
+
+
+def test_machines_of_one_host_name_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with files.aside(tmp_path) as unfinished:
+        assert files.is_own(unfinished)
+    other = tmp_path / "boot_id"
+    other.write_text("another kernel")
+    monkeypatch.setattr(durable, "_BOOT", other)
+    assert not files.is_own(unfinished)
+
+
+@pytest.mark.parametrize("victim", ["saved_model.pb", "variables/variables.index"])
+@pytest.mark.parametrize("told", [True, False], ids=["with its digests", "without"])
+def test_what_others_changed_while_it_was_written_does_not_go_live(
+    tmp_path: Path, model: Model, victim: str, told: bool
+) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+    before = store.publish(model("a"), nothing, "digits")
+
+    def disturbed(folder: str, number: int) -> None:
+        Path(folder, victim).unlink()
+        if told:
+            # Of what is left.
+            write_info(folder, number)
+
+    with pytest.raises(versions.TornError, match=r"while it was written: .* is another"):
+        store.publish(model("b"), disturbed, "digits")
+    assert (store.live, store.numbers()) == (before, [before])
+    assert_no_leftovers(store)
+
+
+def test_what_others_changed_of_what_goes_along_does_not_go_live(tmp_path: Path, model: Model) -> None:
+    store = versions.Versions(str(tmp_path / "serving"))
+
+    def disturbed(folder: str, number: int) -> None:
+        Path(folder, model_info.WARMUP_FILE).parent.mkdir()
+        Path(folder, model_info.WARMUP_FILE).write_text("requests")
+        write_info(folder, number)
+        Path(folder, model_info.WARMUP_FILE).unlink()
+
+    with pytest.raises(versions.TornError, match="tf_serving_warmup_requests is missing"):
+        store.publish(model("a"), disturbed, "digits")
+    assert store.numbers() == []
+
+
+def write_info(folder: str, number: int) -> None:
+    """Let a version that is being written say what it is."""
+    info = model_info.ModelInfo(
+        version=number,
+        published="",
+        name="digits",
+        labels=[],
+        image={},
+        metrics={},
+        git_revision=None,
+        config_fingerprint="",
+        data_fingerprint="",
+        lineage={},
+        versions={},
+        warmup=[],
+        model_digest=model_info.digest(folder),
+        files=files.digests(folder),
+    )
+    files.write(os.path.join(folder, model_info.FILE), info.model_dump_json())
 
 
 def test_a_folder_of_the_layout_before_is_read_and_goes_on(tmp_path: Path, model: Model) -> None:
@@ -457,6 +571,38 @@ def test_a_full_disk_leaves_nothing_visible_and_the_next_publisher_cleans_up(tmp
     assert store.live is None
     store.publish(model("a"), nothing, "digits")
     assert_no_leftovers(store)
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["with locks", "without"])
+def test_a_disk_that_is_full_at_any_moment_leaves_nothing_aside(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:
+        monkeypatch.setattr(files, "locked", unlocked)
+    store, flush = versions.Versions(str(tmp_path / "serving")), os.fsync
+    numbers = [store.publish(model("a"), nothing, "digits")]
+    staging = Path(store.folder, ".staging")
+    for moment in itertools.count():
+        left = moment
+
+        def full(handle: int) -> None:
+            nonlocal left
+            if left == 0:
+                raise OSError(28, "No space left on device")
+            left -= 1
+            flush(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            try:
+                store.publish(model(f"b{moment}"), write_info, "digits")
+                store.prune(1, grace=0)
+                break
+            except OSError:
+                assert list(staging.iterdir()) == []
+        assert store.live in store.numbers()
+    assert moment > 10
+    assert store.numbers() == [store.live] != numbers
 
 
 def test_object_stores_are_no_place_for_versions() -> None:
