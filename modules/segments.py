@@ -16,7 +16,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import time
 import uuid
 import weakref
@@ -234,7 +233,7 @@ class _Sign:
     """A sign of life: a file that names what is used. Its lock is held until this object or the process is gone."""
 
     def __init__(self, folder: Path, collections: Sequence[str]):
-        self.name = f"{_machine()}-{uuid.uuid4().hex}"
+        self.name = f"{durable.machine()}-{uuid.uuid4().hex}"
         self._path, self._text = folder / self.name, json.dumps(list(collections))
         self._given = 0.0
         self._write()
@@ -281,20 +280,13 @@ def _is_alive(path: Path, now: float) -> bool:
         return False
     if path.name.startswith("."):
         return age < _SECONDS_BETWEEN_SIGNS  # it is being written
-    return age < _LEASE and not path.name.startswith(_machine())
+    return age < _LEASE and not path.name.startswith(durable.machine())
 
 
 def _collections_of(path: Path) -> list[str]:
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text(encoding="utf-8"))
     return []
-
-
-def _machine() -> str:
-    """A name for what shares locks: this kernel and host name."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    booted = boot.read_text(encoding="ascii").strip() if boot.exists() else ""
-    return hashlib.sha256(f"{booted} {socket.gethostname()}".encode()).hexdigest()[:12]
 
 
 def _read(folder: Path, key: Mapping[str, Any]) -> Segment:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modules import segments
+from modules import durable, segments
 from tests.modules import segment_writer
 from tests.modules.segment_writer import COLLECTION, IDS, KEY, SHAPE, rows_of
 
@@ -148,7 +148,7 @@ def test_of_what_one_uses_the_segment_with_the_fewest_needed_rows_goes_first(tmp
 def of_another_machine(root: Path, monkeypatch: pytest.MonkeyPatch, age: float) -> Path:
     """A user of whom no lock is seen here."""
     with monkeypatch.context() as patched:
-        patched.setattr(segments, "_machine", lambda: "elsewhere")
+        patched.setattr(durable, "machine", lambda: "elsewhere")
         sign = segments._Sign(root / "users", [COLLECTION])
     path = sign._path
     text = path.read_bytes()
