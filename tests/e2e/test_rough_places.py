@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -113,6 +114,8 @@ def test_findings_are_told_on_a_terminal_that_can_not_show_the_label(pictures: P
 def test_a_terminal_that_is_closed_ends_the_command_as_sigterm_does(pictures: Path, tmp_path: Path) -> None:
     process, terminal = pty.fork()
     if not process:
+        # nohup, which may have started the tests, has it ignored.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         words = data_check(pictures, tmp_path / "out")
         os.execve(words[0], words, environment())
     seen = b""
