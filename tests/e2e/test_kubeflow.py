@@ -107,7 +107,7 @@ def first(runs: harness.Harness) -> dict[str, harness.Ended]:
     return runs.run(
         "run-1",
         lose_pod={"StatisticsGen": "Going to run a new execution"},
-        kill_process={"Trainer": "head epoch 2/3"},
+        kill_process={"Trainer": "finetune: frozen"},
     )
 
 
