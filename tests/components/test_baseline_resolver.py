@@ -10,7 +10,7 @@ from tfx.utils import path_utils
 
 from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LiveBaselineStrategy
 from components.data_gate.component import DataVerdict
-from serving import model_info, versions
+from serving import files, model_info, versions
 
 
 class Store:
@@ -109,7 +109,7 @@ class Store:
                 versions={},
                 warmup=[],
                 model_digest=model_info.digest(folder),
-                files={},
+                files=files.digests(folder),
             )
             Path(folder, model_info.FILE).write_text(info.model_dump_json())
 
