@@ -93,9 +93,7 @@ def torn(version: str, copied: Mapping[str, str]) -> list[str]:
     found, info = files.digests(version), read(version)
     # What says something of the version is written anew.
     lines = [f"{name} is another" for name in sorted(copied.keys() - ADDED) if found.get(name) != copied[name]]
-    if info is not None:
-        lines += [f"{name} is another" for name, digest in sorted(info.files.items()) if found.get(name) != digest]
-    return lines
+    return lines + (differences(version, info) if info is not None else [])
 
 
 def differences(version: str, info: ModelInfo) -> list[str]:
