@@ -10,7 +10,8 @@ from tfx.utils import path_utils
 
 from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LiveBaselineStrategy
 from components.data_gate.component import DataVerdict
-from serving import files, model_info, versions
+from serving import versions
+from tests.serving.infos import write_info
 
 
 class Store:
@@ -95,23 +96,7 @@ class Store:
         exported = path_utils.serving_model_path(model.uri)
 
         def describe(folder: str, number: int) -> None:
-            info = model_info.ModelInfo(
-                version=number,
-                published="",
-                name="ours",
-                labels=[],
-                image={},
-                metrics={},
-                git_revision=None,
-                config_fingerprint="",
-                data_fingerprint="",
-                lineage={"model": str(model.id)},
-                versions={},
-                warmup=[],
-                model_digest=model_info.digest(folder),
-                files=files.digests(folder),
-            )
-            Path(folder, model_info.FILE).write_text(info.model_dump_json())
+            write_info(folder, number, name="ours", lineage={"model": str(model.id)})
 
         return self.served.publish(exported, describe, "ours", awaited=awaited)
 

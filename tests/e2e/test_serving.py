@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import trustme
 
-from serving import client, local, model_info, pictures, versions
+from serving import client, files, local, model_info, pictures, versions
 from tests import corpus
 from tests.e2e.conftest import Finished, Project, finetune
 from tests.serving import stand_in
@@ -292,7 +292,9 @@ def test_models_are_listed_verified_rolled_back_and_pruned_while_a_server_follow
     (exported / "assets.extra" / "note").write_text("another model")
 
     def number_it(version: str, number: int) -> None:
-        own = info.model_copy(update={"version": number, "model_digest": model_info.digest(version)})
+        own = info.model_copy(
+            update={"version": number, "model_digest": model_info.digest(version), "files": files.digests(version)}
+        )
         Path(version, model_info.FILE).write_text(own.model_dump_json())
 
     new = store.publish(str(exported), number_it, "small")

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from modules import durable
 from serving import files, model_info, versions
+from tests.serving.infos import write_info
 
 PARTS = 20
 GRACE = 60.0
@@ -505,27 +506,6 @@ def test_what_others_changed_of_what_goes_along_does_not_go_live(tmp_path: Path,
     with pytest.raises(versions.TornError, match="tf_serving_warmup_requests is missing"):
         store.publish(model("a"), disturbed, "digits")
     assert store.numbers() == []
-
-
-def write_info(folder: str, number: int) -> None:
-    """Let a version that is being written say what it is."""
-    info = model_info.ModelInfo(
-        version=number,
-        published="",
-        name="digits",
-        labels=[],
-        image={},
-        metrics={},
-        git_revision=None,
-        config_fingerprint="",
-        data_fingerprint="",
-        lineage={},
-        versions={},
-        warmup=[],
-        model_digest=model_info.digest(folder),
-        files=files.digests(folder),
-    )
-    files.write(os.path.join(folder, model_info.FILE), info.model_dump_json())
 
 
 def test_a_folder_of_the_layout_before_is_read_and_goes_on(tmp_path: Path, model: Model) -> None:
