@@ -85,7 +85,7 @@ def write(path: str, text: str, staging: Path | None = None) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         unfinished.replace(path)
-    flush(Path(path).parent)
+    durable.flush(Path(path).parent)
 
 
 def read(path: str) -> str | None:
@@ -148,16 +148,7 @@ def copy(source: str, target: str) -> dict[str, str]:
 def flush_all(folder: Path) -> None:
     """Wait until every file below a folder, and every folder, is on the disk."""
     for path in [*folder.rglob("*"), folder]:
-        flush(path)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        durable.flush(path)
 
 
 def remove(folder: Path, staging: Path) -> None:
@@ -169,7 +160,7 @@ def remove(folder: Path, staging: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError), aside(staging) as trash:
         folder.rename(trash)
-        flush(folder.parent)
+        durable.flush(folder.parent)
         shutil.rmtree(trash)
 
 

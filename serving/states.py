@@ -11,13 +11,13 @@ with something in it: POSIX, and so local disks, NFS and CephFS; not object stor
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from pathlib import Path
 
 import pydantic
 
+from modules import durable
 from serving import files, model_info, server_config
 
 FOLDER = ".state"
@@ -181,18 +181,12 @@ def swap(folder: Path, seen: int, new: State, staging: Path) -> bool:
     Returns:
       Whether it is the latest state now.
     """
-    place = folder / FOLDER / str(seen + 1)
-    place.parent.mkdir(exist_ok=True)
-    try:
-        with files.aside(staging) as unfinished:
-            unfinished.mkdir()
-            files.write(str(unfinished / _FILE), new.model_dump_json(indent=1))
-            unfinished.rename(place)
-    except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise
-        return False
-    files.flush(place.parent)
+    with files.aside(staging) as unfinished:
+        unfinished.mkdir()
+        files.write(str(unfinished / _FILE), new.model_dump_json(indent=1))
+        if not durable.publish_folder(unfinished, folder / FOLDER / str(seen + 1)):
+            files.delete(unfinished)
+            return False
     for number in _numbers(folder)[:-_KEPT]:
         files.remove(folder / FOLDER / str(number), staging)
     for name in (_LAST_VERSION, _WITHDRAWN):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from modules import durable
 from serving import files, model_info, server_config, states
 from serving.states import State, VersionError
 
@@ -367,7 +368,7 @@ class Versions:
             if torn := model_info.torn(str(staged), written):
                 raise TornError(f"{self.folder}: somebody else changed version {number} while it was written: {torn[0]}")
             staged.rename(self.path(number))
-        files.flush(self._path)
+        durable.flush(self._path)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
