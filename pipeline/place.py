@@ -19,8 +19,8 @@ from pipeline.journal import Connection
 
 PIPELINE_ROOT, WORK = "pipeline_root", "work"
 
-_EMPTY_BY_NATURE = {"PushedModel"}
-"""Types of artifacts that hold nothing but properties."""
+_EMPTY_BY_NATURE = {"PushedModel", "ModelRun"}
+"""Types of artifacts that may hold nothing but properties; a training that is found finished logs nothing."""
 _SHOWN = 3
 _log = logging.getLogger("finetune.pipeline.place")
 

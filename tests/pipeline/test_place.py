@@ -68,16 +68,18 @@ def test_what_somebody_deleted_is_written_down_and_the_rest_is_left(
     emptied = project.add("pipeline_root/Transform/examples/3")
     (project.folder / "pipeline_root/Transform/examples/3/file").unlink()
     pushed = project.add("pipeline_root/Pusher/pushed_model/4", kind="PushedModel", there=False)
+    unlogged = project.add("pipeline_root/Trainer/model_run/6", kind="ModelRun", there=False)
     remote = project.add("gs://bucket/model/5")
     with place.inside(str(project.folder)):
         found = place.note_deleted(project.connection, "ours")
         assert place.note_deleted(project.connection, "ours") == []
         assert place.note_deleted(project.connection, "theirs") == []
     assert found == ["pipeline_root/Trainer/model/2", "pipeline_root/Transform/examples/3"]
-    assert [project.artifact(one).state for one in (kept, gone, emptied, pushed, remote)] == [
+    assert [project.artifact(one).state for one in (kept, gone, emptied, pushed, unlogged, remote)] == [
         LIVE,
         DELETED,
         DELETED,
+        LIVE,
         LIVE,
         LIVE,
     ]
