@@ -95,12 +95,12 @@ def compile_pipeline(
         raise options.InputError(f"{output}: expected a name that ends with .yaml")
     config = options.load(config_path, overrides, data)
     source, schema_file = config.data.source or "", config.data.schema_file
-    if "://" not in source and not os.path.isabs(source):
+    if not _is_seen_by_containers(source):
         example = os.path.join(config.kubeflow.volume.path, source or "photos")
         raise options.InputError(
             f"data.source = {source or None}: name the pictures as the containers see them, e.g. --data {example}"
         )
-    if schema_file is not None and "://" not in schema_file and not os.path.isabs(schema_file):
+    if schema_file is not None and not _is_seen_by_containers(schema_file):
         example = os.path.join(config.kubeflow.volume.path, schema_file)
         raise options.InputError(
             f"data.schema_file = {schema_file}: name the file as the containers see it, e.g. {example}, and put it there"
@@ -116,6 +116,11 @@ def compile_pipeline(
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(output)) from None
     click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")
+
+
+def _is_seen_by_containers(path: str) -> bool:
+    """Whether a path means the same in a container as here: a whole one, or one of an object store."""
+    return "://" in path or os.path.isabs(path)
 
 
 @kubeflow.command()

@@ -162,10 +162,9 @@ class FeatureCache:
         Raises:
           OSError: there is no room for them.
         """
-        keys = [self._key(one) for one in wanted]
-        names = [_collection(key, one) for key, one in zip(keys, wanted, strict=True)]
-        store = segments.Store(self._root, names)
-        plans = [self._plan(store, *parts) for parts in zip(wanted, names, keys, strict=True)]
+        plans = [self._plan(one) for one in wanted]
+        store = segments.Store(self._root, [plan.collection for plan in plans])
+        plans = [_located(plan, store) for plan in plans]
         missing = sum(len(plan.missing) for plan in plans)
         used: dict[Path, float] = {}
         for plan in plans:
@@ -175,7 +174,7 @@ class FeatureCache:
         gone = store.make_room(missing * row_bytes(self._shape), budget, used) if missing else 0
         if gone:
             progress.logger.info("feature cache: %.1f MB, used longest ago, are evicted", gone / 1e6)
-            plans = [self._plan(store, *parts) for parts in zip(wanted, names, keys, strict=True)]
+            plans = [_located(plan, store) for plan in plans]
         return [View(store, self._filled(store, plan)) for plan in plans]
 
     def _key(self, wanted: Wanted) -> dict[str, Any]:
@@ -184,23 +183,15 @@ class FeatureCache:
             return self._own
         return self._own | {"augmentation": wanted.augment, "seed": wanted.seed, "epoch": wanted.epoch}
 
-    def _plan(self, store: segments.Store, wanted: Wanted, collection: str, key: dict[str, Any]) -> _Plan:
-        found = store.segments(collection, key)
+    def _plan(self, wanted: Wanted) -> _Plan:
+        """What rows a view has, before it is known which of them are there."""
+        key = self._key(wanted)
         ids, partners = wanted.split.contents.ids, np.arange(wanted.split.contents.total)
         if _mixes(wanted.augment):
             partners = _partners(ids, wanted.seed, wanted.epoch)
             ids = np.array([_hashed(one, other) for one, other in zip(ids, ids[partners], strict=True)], "S32")
-        there = np.concatenate([np.empty(0, "S32"), *(segment.ids for segment in found)])
-        shares = np.concatenate([np.empty(0, np.float32), *(segment.shares for segment in found)])
-        order = np.argsort(there, kind="stable")
-        places = np.full(len(ids), -1)
-        if len(there):
-            candidates = order[np.minimum(np.searchsorted(there, ids, sorter=order), len(there) - 1)]
-            places = np.where(there[candidates] == ids, candidates, -1)
-            shares = shares[places]
-        else:
-            shares = np.ones(len(ids), np.float32)
-        return _Plan(wanted, collection, key, self._shape, found, partners, ids, places, shares)
+        missing, alone = np.full(len(ids), -1), np.ones(len(ids), np.float32)
+        return _Plan(wanted, _collection(key, wanted), key, self._shape, [], partners, ids, missing, alone)
 
     def _filled(self, store: segments.Store, plan: _Plan) -> _Plan:
         """The plan with all rows there."""
@@ -222,7 +213,7 @@ class FeatureCache:
         seconds, kept = time.monotonic() - started, len(plan.ids) - len(missing)
         there = f" ({kept:,} were there)" if kept else ""
         progress.logger.info("%s: %d pictures, %.0f s%s", wanted.name, len(missing), seconds, there)
-        filled = self._plan(store, wanted, plan.collection, plan.key)
+        filled = _located(plan, store)
         if len(filled.missing):
             raise OSError(errno.ESTALE, "kept features are gone as soon as they are written", str(self._root))
         return filled
@@ -314,6 +305,19 @@ def _partners(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 def _hashed(*parts: bytes) -> bytes:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32].encode()
+
+
+def _located(plan: _Plan, store: segments.Store) -> _Plan:
+    """A plan with what is there now."""
+    found = store.segments(plan.collection, plan.key)
+    if not found:
+        return plan._replace(segments=found, places=np.full(len(plan.ids), -1))
+    there = np.concatenate([segment.ids for segment in found])
+    order = np.argsort(there, kind="stable")
+    candidates = order[np.minimum(np.searchsorted(there, plan.ids, sorter=order), len(there) - 1)]
+    places = np.where(there[candidates] == plan.ids, candidates, -1)
+    shares = np.concatenate([segment.shares for segment in found])[places]
+    return plan._replace(segments=found, places=places, shares=shares)
 
 
 def _collection(key: dict[str, Any], wanted: Wanted) -> str:

@@ -2,11 +2,10 @@ import json
 import logging
 from pathlib import Path
 
-import keras
 import pytest
 
 from configs import schema
-from modules import hyperparameters, progress, search, weights
+from modules import hyperparameters, progress, search
 from tests.modules import trainings
 
 TUNING = schema.Tuning(trials=2, dense_units=(8, 12)).model_dump(mode="json")
@@ -39,17 +38,7 @@ def test_trials_share_the_kept_features_and_an_interrupted_search_goes_on(
     assert all(trial.hyperparameters.values["dense_units"] in {8, 12} for trial in trials)
 
 
-def test_a_search_that_has_to_fetch_weights_finds_what_one_that_has_them_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, fetched = str(weights.locate("imagenet")), []
-
-    def fetch() -> keras.Model:
-        fetched.append(1)
-        return keras.applications.VGG16(weights=kept, include_top=False)
-
-    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "_from_keras", fetch)
+def test_a_search_that_has_to_fetch_weights_finds_what_one_that_has_them_does(tmp_path: Path, fetched: list[int]) -> None:
     first, second = ([trial.score for trial in searched(tmp_path / name).oracle.get_best_trials(2)] for name in ("a", "b"))
     assert fetched == [1]
     assert first == second
