@@ -234,6 +234,7 @@ class _RunProgress(logging.Handler):
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         super().__init__(logging.INFO)
+        self._level_before = logging.NOTSET
         self._console = Console(file=stream, highlight=False)
         spinner = "dots" if self._console.encoding.startswith("utf") else "line"
         self._bar = Progress(
@@ -247,6 +248,7 @@ class _RunProgress(logging.Handler):
 
     def __enter__(self) -> _RunProgress:
         logger = logging.getLogger("finetune")
+        self._level_before = logger.level
         logger.setLevel(logging.DEBUG)
         logger.addHandler(self)
         self._bar.start()
@@ -254,7 +256,9 @@ class _RunProgress(logging.Handler):
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        logging.getLogger("finetune").removeHandler(self)
+        logger = logging.getLogger("finetune")
+        logger.removeHandler(self)
+        logger.setLevel(self._level_before)
 
     def on_status(self, status: NodeStatus) -> None:
         """Show how a node fares."""

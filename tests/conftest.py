@@ -1,5 +1,6 @@
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def picture_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / folder
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_logging() -> Iterator[None]:
+    """What a command under test makes of the levels of logging is not what the next test hears."""
+    loggers = [logging.getLogger(name) for name in (None, "finetune", "absl")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 _RUNS = {"tests/e2e/test_run.py", "tests/e2e/test_serving.py", "tests/e2e/test_rough_places.py"}
