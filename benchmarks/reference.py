@@ -1,10 +1,15 @@
-"""What a user of plain Keras would take: ImageDataGenerator, by a configuration's augmentation."""
+"""What benchmarks share: what a user of plain Keras would take, and pictures as ImageExampleGen writes them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from configs import schema
+
+if TYPE_CHECKING:
+    from modules import dataset
 
 
 def augmenting_generator(augment: schema.Augmentation, **options: Any) -> Any:
@@ -20,3 +25,30 @@ def augmenting_generator(augment: schema.Augmentation, **options: Any) -> Any:
         fill_mode="nearest",
         **options,
     )
+
+
+def write_split(folder: Path, encoded: Sequence[bytes], labels: Sequence[int], size: int, classes: int) -> dataset.Split:
+    """Write a split as ImageExampleGen does, and return it.
+
+    Args:
+      folder: where to; named for the split.
+      encoded: its pictures.
+      labels: likewise.
+      size: of a side, in pixels, that they are to get.
+      classes: how many there are.
+    """
+    import tensorflow as tf
+
+    from modules import contents, dataset, features
+
+    path, lengths = str(folder / "records.gz"), []
+    folder.mkdir(parents=True)
+    with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions("GZIP", compression_level=0)) as writer:
+        for picture in encoded:
+            feature = {features.IMAGE: features.bytes_feature(picture)}
+            record = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+            writer.write(record)
+            lengths.append(len(record))
+    names = [str(label) for label in range(classes)]
+    contents.write(path, [contents.id_of(picture) for picture in encoded], [names[label] for label in labels], lengths)
+    return dataset.read([path], size, size, names)

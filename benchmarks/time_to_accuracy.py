@@ -11,7 +11,6 @@ mean over the seeds; what counts is when it first reaches the accuracy that plai
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -177,23 +176,15 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
     """What Trainer does, with nothing kept from an earlier run; the last point is of the model that it exports."""
     import tensorflow as tf
 
-    from modules import batches, dataset, devices, features, fitting, model, trainer
+    from modules import batches, dataset, devices, fitting, model, trainer
 
     size = data["train"].pixels.shape[1]
     sections = config.model_dump(mode="json", include={"model", "training", "augmentation"}) | {"views_fingerprint": ""}
     with tempfile.TemporaryDirectory() as folder:
 
         def split(name: str) -> dataset.Split:
-            path = os.path.join(folder, f"{name}.gz")
-            with tf.io.TFRecordWriter(path, "GZIP") as writer:
-                for pixels, label in zip(*data[name], strict=True):
-                    feature = {
-                        features.PIXELS: features.bytes_feature(tf.io.serialize_tensor(pixels).numpy()),
-                        features.LABEL_ID: features.int_feature(int(label)),
-                    }
-                    writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-            written = dataset.TransformedSplit((path,), size, size, classes)
-            return dataset.Split(written, written.scan())
+            encoded = [tf.io.encode_png(pixels).numpy() for pixels in data[name].pixels]
+            return reference.write_split(Path(folder) / name, encoded, data[name].labels.tolist(), size, classes)
 
         splits = {name: split(name) for name in ("train", "eval")}
         started = time.perf_counter()

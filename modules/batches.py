@@ -68,7 +68,7 @@ class FromPictures:
         size = _evaluation_batch_size(total, self._config)
         # Keras warns of pictures that are missing where it does not know how many there are.
         counted = tf.data.experimental.assert_cardinality(math.ceil(total / size))
-        return dataset.evaluation_batches(self._eval.data, size).apply(counted)
+        return dataset.evaluation_batches(self._eval, size).apply(counted)
 
 
 class FromFeatures:

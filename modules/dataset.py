@@ -1,9 +1,7 @@
-"""From Transform's TFRecords to batches for Keras."""
+"""From the records of pictures to batches for Keras."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,36 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from modules import augmentation, autotuning, features, preprocessing
+from modules import contents as contents_of
 
 _SHUFFLE_BYTES = 256 * 2**20
+_SHUFFLED_AT_MOST = 8192
+"""Pictures that are decoded before the first step: their files have them in a random order already."""
+_OTHER_RECORDS = "the records of a split are not those that its contents tell of; ingest anew"
 _MEMORY_BYTES = 2 * 2**30
-
-
-class Contents(NamedTuple):
-    """What is in a split, in the order of its files."""
-
-    ids: np.ndarray
-    """Of each picture, from its pixels alone, `S32` `[pictures]`; copies of one picture have different ones."""
-    label_ids: np.ndarray
-    """int64 `[pictures]`."""
-    num_classes: int
-    """Size of the label vocabulary."""
-
-    @property
-    def total(self) -> int:
-        """All pictures."""
-        return len(self.ids)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Pictures of each label id."""
-        return tuple(np.bincount(self.label_ids, minlength=self.num_classes).tolist())
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of its pictures and their labels, whatever their order."""
-        order = np.argsort(self.ids)
-        return hashlib.sha256(self.ids[order].tobytes() + self.label_ids[order].tobytes()).hexdigest()
 
 
 def numbers(ids: np.ndarray) -> np.ndarray:
@@ -52,65 +27,59 @@ def numbers(ids: np.ndarray) -> np.ndarray:
     return (np.frombuffer(bytes.fromhex(ids.tobytes().decode()), ">u8")[::2] >> 1).astype(np.int64)
 
 
-@dataclasses.dataclass(frozen=True)
-class TransformedSplit:
-    """One split as Transform wrote it.
-
-    Attributes:
-      files: gzipped TFRecords of tf.Example with `pixels` and `label_id`.
-      height: of the pictures, in pixels.
-      width: of the pictures, in pixels.
-      num_classes: size of the label vocabulary.
-    """
+class Split(NamedTuple):
+    """A split as ImageExampleGen wrote it, and the size that its pictures get."""
 
     files: tuple[str, ...]
+    """Gzipped TFRecords of tf.Example with the raw features."""
     height: int
+    """Pixels."""
     width: int
-    num_classes: int
-
-    def scan(self) -> Contents:
-        """Return what is in it, in one pass over the files."""
-        spec = {
-            features.PIXELS: tf.io.FixedLenFeature([], tf.string),
-            features.LABEL_ID: tf.io.FixedLenFeature([], tf.int64),
-        }
-        ids: list[bytes] = []
-        label_ids: list[int] = []
-        batches = autotuning.off(self.records().batch(256).prefetch(1))
-        for records in batches.as_numpy_iterator():
-            found = tf.io.parse_example(records, spec)
-            ids += [hashlib.sha256(pixels).hexdigest()[:32].encode() for pixels in found[features.PIXELS].numpy()]
-            label_ids += found[features.LABEL_ID].numpy().tolist()
-        return Contents(_distinct(np.array(ids, "S32")), np.array(label_ids, np.int64), self.num_classes)
-
-    def examples(self, records: tf.data.Dataset | None = None) -> tf.data.Dataset:
-        """Return a dataset of (uint8 pixels `[height, width, 3]`, one-hot float32 label `[num_classes]`).
-
-        Args:
-          records: some of the split's; None means all of them.
-        """
-        spec = {
-            features.PIXELS: tf.io.FixedLenFeature([], tf.string),
-            features.LABEL_ID: tf.io.FixedLenFeature([], tf.int64),
-        }
-
-        def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            example = tf.io.parse_single_example(record, spec)
-            pixels = preprocessing.parse_pixels(example[features.PIXELS], self.height, self.width)
-            return pixels, tf.one_hot(example[features.LABEL_ID], self.num_classes)
-
-        return (self.records() if records is None else records).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def records(self) -> tf.data.Dataset:
-        """Return a dataset of its serialised tf.Examples, in the order of its files."""
-        return tf.data.TFRecordDataset(list(self.files), compression_type="GZIP")
+    """Pixels."""
+    contents: contents_of.Contents
 
 
-class Split(NamedTuple):
-    """A split and what is in it."""
+def read(files: Sequence[str], height: int, width: int, labels: Sequence[str]) -> Split:
+    """Return a split, of whose records nothing is read yet.
 
-    data: TransformedSplit
-    contents: Contents
+    Args:
+      files: in the order in which they are to be read.
+      height: of the pictures, in pixels.
+      width: of the pictures, in pixels.
+      labels: the vocabulary; a label's id is its place there.
+    """
+    return Split(tuple(files), height, width, contents_of.read(files, labels))
+
+
+def pictures(split: Split, wanted: np.ndarray | None = None) -> tf.data.Dataset:
+    """Return some pictures of a split, decoded on all cores while they are read, in the order of its files.
+
+    Args:
+      split: whose pictures.
+      wanted: places in that order, int64, ascending; None means all of them.
+
+    Returns:
+      A dataset of (uint8 pixels `[height, width, 3]`, place in the order of the files, int64).
+    """
+    total = split.contents.total
+    mask = np.full(total, wanted is None)
+    if wanted is not None:
+        mask[wanted] = True
+    lengths = split.contents.record_bytes
+    spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
+
+    def decode(record: tf.Tensor, place: tf.Tensor, _: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # A picture with another one's label would go unnoticed.
+        same = tf.debugging.assert_equal(tf.strings.length(record, "BYTE"), tf.cast(length, tf.int32), _OTHER_RECORDS)
+        with tf.control_dependencies([same]):
+            encoded = tf.io.parse_single_example(record, spec)[features.IMAGE]
+        return preprocessing.decode_and_resize(encoded, split.height, split.width), place
+
+    records = tf.data.TFRecordDataset(list(split.files), compression_type="GZIP")
+    known = tf.data.Dataset.from_tensor_slices((np.arange(total), mask, lengths))
+    numbered = tf.data.Dataset.zip(records, known).map(lambda record, rest: (record, *rest))
+    chosen = numbered.filter(lambda record, place, is_wanted, length: is_wanted)
+    return chosen.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def training_batches(
@@ -118,8 +87,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Return batches without end, epoch after epoch, shuffled and augmented afresh in each.
 
-    An epoch's batches follow from its number and the seed alone, so that training can go on from any of them. Pictures of no
-    more than 2 GiB are read once and stay in memory.
+    An epoch's batches follow from its number, the seed and the pictures alone, however many files those are in, so that
+    training can go on from any of them. Pictures of no more than 2 GiB are decoded once and stay in memory.
 
     Args:
       split: the train split.
@@ -132,30 +101,31 @@ def training_batches(
     Returns:
       A dataset of (float32 images `[batch, height, width, 3]` in 0 to 255, labels `[batch, num_classes]`).
     """
-    pictures = split.contents.total
-    window = max(batch_size, _SHUFFLE_BYTES // _picture_bytes(split))
-    examples = tf.data.Dataset.zip(
-        split.data.examples(), tf.data.Dataset.from_tensor_slices(numbers(split.contents.ids))
-    ).map(lambda example, number: (*example, number))
+    total = split.contents.total
+    window = max(batch_size, min(_SHUFFLE_BYTES // _picture_bytes(split), _SHUFFLED_AT_MOST))
+    decoded = pictures(split)
     if fits_in_memory(split):
-        examples = examples.cache()
+        decoded = decoded.cache()
     augmenter = None if augment is None else augmentation.Augmenter(augment)
+    of_all, one_hot = numbers(split.contents.ids), np.eye(split.contents.num_classes, dtype=np.float32)
 
     def shuffled(number: tf.Tensor) -> tf.data.Dataset:
         own = epoch_seed(seed, number)
         order = tf.random.stateless_uniform([], own, maxval=tf.int64.max, dtype=tf.int64)
         # The last batch is filled up, as a batch of one or two would have no statistics to speak of, as several devices all
         # need a part of it, and as XLA compiles each size anew.
-        filled = examples.shuffle(window, seed=order, reshuffle_each_iteration=False).repeat()
-        batches = filled.take(-(-pictures // batch_size) * batch_size).batch(batch_size)
-        return batches.map(lambda images, labels, numbers: (images, labels, numbers, own), num_parallel_calls=1)
+        filled = decoded.shuffle(window, seed=order, reshuffle_each_iteration=False).repeat()
+        batches = filled.take(-(-total // batch_size) * batch_size).batch(batch_size)
+        return batches.map(lambda images, places: (images, places, own), num_parallel_calls=1)
 
-    def finish(images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(images: tf.Tensor, places: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        labels = tf.gather(one_hot, tf.gather(split.contents.label_ids, places))
         if augmenter is None:
             return tf.cast(images, tf.float32), labels
-        images = augmenter(images, numbers, own)
+        draws = tf.gather(of_all, places)
+        images = augmenter(images, draws, own)
         # Its order is random, so any other picture of the batch is a random partner.
-        images, shares = augmenter.mix(images, tf.roll(images, 1, 0), numbers, own)
+        images, shares = augmenter.mix(images, tf.roll(images, 1, 0), draws, own)
         return images, mixed_labels(labels, tf.roll(labels, 1, 0), shares)
 
     batches = tf.data.Dataset.range(epoch, 2**31).flat_map(shuffled).skip(step)
@@ -188,20 +158,14 @@ def view_batches(
     own, of_all = epoch_seed(seed, epoch), numbers(split.contents.ids)
     augmenter = None if augment is None else augmentation.Augmenter(augment)
 
-    def plain(images: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.cast(images, tf.float32) if augmenter is None else augmenter(images, numbers, own)
-        return images, tf.ones_like(numbers, tf.float32)
+    def plain(images: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.cast(images, tf.float32) if augmenter is None else augmenter(images, tf.gather(of_all, places), own)
+        return images, tf.ones_like(places, tf.float32)
 
     if augmenter is None or partners is None:
-        mask = np.zeros(split.contents.total, bool)
-        mask[wanted] = True
-        chosen = tf.data.Dataset.zip(split.data.records(), tf.data.Dataset.from_tensor_slices(mask))
-        records = chosen.filter(lambda _, is_wanted: is_wanted).map(lambda record, _: record)
-        pictures = split.data.examples(records).map(lambda image, _: image)
-        batches = tf.data.Dataset.zip(pictures, tf.data.Dataset.from_tensor_slices(of_all[wanted])).batch(batch_size)
-        finished = batches.map(plain, num_parallel_calls=tf.data.AUTOTUNE)
+        finished = pictures(split, wanted).batch(batch_size).map(plain, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        mixer, pixels = augmenter, np.stack([image for image, _ in split.data.examples().as_numpy_iterator()])
+        mixer, pixels = augmenter, np.stack([image for image, _ in autotuning.off(pictures(split)).as_numpy_iterator()])
 
         def mixed(rows: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             first, second = (mixer(tf.gather(pixels, one), tf.gather(of_all, one), own) for one in (rows, others))
@@ -212,11 +176,15 @@ def view_batches(
     return autotuning.off(finished.prefetch(tf.data.AUTOTUNE))
 
 
-def evaluation_batches(split: TransformedSplit, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """Return plain batches in file order: (float32 images in 0 to 255, one-hot labels)."""
-    batches = split.examples().batch(batch_size)
-    floats = batches.map(lambda images, labels: (tf.cast(images, tf.float32), labels), num_parallel_calls=tf.data.AUTOTUNE)
-    return autotuning.off(floats.prefetch(tf.data.AUTOTUNE))
+    one_hot = np.eye(split.contents.num_classes, dtype=np.float32)
+
+    def finish(images: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(images, tf.float32), tf.gather(one_hot, tf.gather(split.contents.label_ids, places))
+
+    batches = pictures(split).batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return autotuning.off(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def fits_in_memory(split: Split) -> bool:
@@ -254,14 +222,4 @@ def balanced_class_weights(counts: Sequence[int]) -> dict[int, float]:
 
 
 def _picture_bytes(split: Split) -> int:
-    return split.data.height * split.data.width * 3
-
-
-def _distinct(ids: np.ndarray) -> np.ndarray:
-    """Ids in which the second and later copies of a picture have one of their own."""
-    order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    for place in np.flatnonzero(ordered[1:] == ordered[:-1]) + 1:
-        first = np.searchsorted(ordered, ordered[place])
-        ids[order[place]] = hashlib.sha256(b"%s %d" % (ordered[place], place - first)).hexdigest()[:32].encode()
-    return ids
+    return split.height * split.width * 3

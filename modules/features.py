@@ -1,6 +1,6 @@
 """Names and types of the features, defined once for the whole pipeline.
 
-Raw features are what ImageExampleGen writes of each picture; transformed features are what Transform makes of them.
+Raw features are what ImageExampleGen writes of each picture; `PIXELS` is what Transform makes of a picture.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ CONTENT_HASH = "content_hash"  # bytes: SHA-256 of the decoded pixels, in hexade
 DESCRIPTIVE = (LABEL, PATH, SPAN, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE, CONTENT_HASH)
 """The features that statistics, the schema and validation work on: never the picture's bytes."""
 
-# Transformed features.
-PIXELS = "pixels"  # bytes: tf.io.serialize_tensor of uint8 [height, width, 3], RGB
-LABEL_ID = "label_id"  # int64 scalar: index of the label in the vocabulary
+# What Transform makes of them.
+PIXELS = "pixels"  # float32 [height, width, 3]: RGB, whole numbers from 0 to 255
 
 LABEL_VOCABULARY = "labels"
 """Name of the vocabulary that Transform makes of the labels."""

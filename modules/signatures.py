@@ -44,19 +44,15 @@ def export(
     import keras
     import tensorflow as tf
 
-    from modules import features, preprocessing
+    from modules import features
 
     transform = transform_output.transform_features_layer()
     labels = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
     _, height, width, _ = model.input_shape
 
     def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.map_fn(
-            lambda serialized: preprocessing.parse_pixels(serialized, height, width),
-            transform({features.IMAGE: encoded})[features.PIXELS],
-            fn_output_signature=tf.uint8,
-        )
-        probabilities = model(tf.cast(images, tf.float32), training=False)
+        images = tf.ensure_shape(transform({features.IMAGE: encoded})[features.PIXELS], [None, height, width, 3])
+        probabilities = model(images, training=False)
         names = tf.constant(labels)
         return {
             LABEL: tf.gather(names, tf.argmax(probabilities, axis=-1)),

@@ -29,7 +29,7 @@ from modules import (
 
 
 class Inputs(NamedTuple):
-    """What Transform made."""
+    """What ImageExampleGen and Transform made."""
 
     train: dataset.Split
     evaluation: dataset.Split
@@ -67,12 +67,11 @@ def read_inputs(fn_args: FnArgs) -> Inputs:
     """
     image = fn_args.custom_config["image"]
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    num_classes = transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)]
 
     def split(patterns: list[str]) -> dataset.Split:
-        files = tuple(sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern)))
-        data = dataset.TransformedSplit(files, image["height"], image["width"], num_classes)
-        return dataset.Split(data, data.scan())
+        files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+        return dataset.read(files, image["height"], image["width"], labels)
 
     return Inputs(split(fn_args.train_files), split(fn_args.eval_files), transform_output)
 
@@ -112,7 +111,7 @@ def build(split: dataset.Split, config: Mapping[str, Any], policy: str) -> keras
     path = weights.locate(config["model"]["weights"])
     # Right before what it is for: whatever draws in between, as fetching weights does, would change the head.
     keras.utils.set_random_seed(config["training"]["seed"])
-    return model.build_model(split.data.num_classes, split.data.height, split.data.width, config["model"], path, policy)
+    return model.build_model(split.contents.num_classes, split.height, split.width, config["model"], path, policy)
 
 
 def in_float32(classifier: keras.Model, split: dataset.Split, config: Mapping[str, Any]) -> keras.Model:

@@ -104,26 +104,24 @@ def create_pipeline(
         preprocessing_fn="modules.preprocessing.preprocessing_fn",
         # What is worth knowing of the data, StatisticsGen says.
         disable_statistics=True,
-        # The test split is left alone: the gate sees it raw, once.
-        splits_config=transform_pb2.SplitsConfig(analyze=list(features.SPLITS), transform=[features.TRAIN, features.EVAL]),
+        splits_config=transform_pb2.SplitsConfig(analyze=list(features.SPLITS)),
+        # Trainer decodes with the very function, on all cores, while it reads; and only what it has not kept features of.
+        materialize=False,
         custom_config={
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
             "code_fingerprint": code_fingerprint("modules.preprocessing"),
         },
     )
     transform.add_upstream_node(data.gate)
-    transformed = {
-        "examples": transform.outputs["transformed_examples"],
-        "transform_graph": transform.outputs["transform_graph"],
-    }
+    learnt_from = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
     training = _trainer_config(config, work_dir)
     search = []
     if config.tuning.trials:
         tuning = {"tuning": config.tuning.model_dump(mode="json"), "code_fingerprint": code_fingerprint("modules.search")}
-        search = [components.Tuner(tuner_fn="modules.search.tuner_fn", **transformed, custom_config=training | tuning)]
+        search = [components.Tuner(tuner_fn="modules.search.tuner_fn", **learnt_from, custom_config=training | tuning)]
     trainer = components.Trainer(
         run_fn="modules.trainer.run_fn",
-        **transformed,
+        **learnt_from,
         hyperparameters=search[0].outputs["best_hyperparameters"] if search else None,
         custom_config=training,
     )

@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 
 from components.image_example_gen import files, listing, naming, parallel, rejects, sources
 from components.image_example_gen.rejects import Reject
-from modules import autotuning, features, headers, images
+from modules import autotuning, contents, features, headers, images
 
 REJECTS = "rejects"
 OTHERS = "others"
@@ -32,6 +32,8 @@ class Prepared(NamedTuple):
     path: str
     label: str
     split: str
+    id: str = ""
+    """As `modules.contents` has it."""
     aside: str = ""
     offset: int = 0
     length: int = 0
@@ -199,7 +201,8 @@ class PrepareImages(beam.DoFn):
 
     def _prepare(self, file: sources.ImageFile, encoded: bytes) -> _Fate:
         picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
-        prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split)
+        own_id = contents.id_of(picture.encoded)
+        prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split, own_id)
         return prepared, to_example(file, picture).SerializeToString()
 
 

@@ -18,7 +18,7 @@ from tfx.dsl.io import fileio
 from components.image_example_gen import parallel, rejects
 from components.image_example_gen.preparation import REJECTS, Prepared
 from components.image_example_gen.rejects import Reject
-from modules import features
+from modules import contents, features
 
 DUPLICATES = "duplicates"
 
@@ -110,36 +110,39 @@ class WriteShard(beam.DoFn):
         verdict = judge(itertools.chain.from_iterable(lists), self._splits, self._deduplicate)
         yield from (beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates)
         yield from (beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts)
-        with contextlib.ExitStack() as stack:
-            writers: dict[str, tf.io.TFRecordWriter] = {}
-            for split, record in stack.enter_context(contextlib.closing(_records(verdict.kept))):
-                if split not in writers:
-                    writers[split] = stack.enter_context(self._writer(split, number))
-                writers[split].write(record)
+        by_split: dict[str, list[Prepared]] = {}
+        for split, picture in verdict.kept:
+            by_split.setdefault(split, []).append(picture)
+        for split, pictures in by_split.items():
+            self._write(split, number, pictures)
         yield from collections.Counter((split, picture.label) for split, picture in verdict.kept).items()
 
-    def _writer(self, split: str, number: int) -> tf.io.TFRecordWriter:
+    def _write(self, split: str, number: int, pictures: list[Prepared]) -> None:
         name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{number:05d}-of-{self._shards:05d}.gz"
+        path = os.path.join(self._folders[split], name)
         # TFX takes no TFRecords but gzipped ones. Encoded pictures don't shrink, so they are stored: level 6 costs more
         # time than decoding them.
         options = tf.io.TFRecordOptions("GZIP", compression_level=0)
-        return tf.io.TFRecordWriter(os.path.join(self._folders[split], name), options)
+        with tf.io.TFRecordWriter(path, options) as writer, contextlib.closing(_records(pictures)) as records:
+            for record in records:
+                writer.write(record)
+        ids, labels, lengths = zip(*((one.id, one.label, one.length) for one in pictures), strict=True)
+        contents.write(path, ids, labels, lengths)
 
 
-def _records(kept: list[tuple[str, Prepared]]) -> Generator[tuple[str, bytes], None, None]:
-    """Read the examples that were put aside, ahead of their writing: their splits and serialised forms, in order."""
+def _records(pictures: list[Prepared]) -> Generator[bytes, None, None]:
+    """Read the examples that were put aside, ahead of their writing: their serialised forms, in order."""
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(futures.ThreadPoolExecutor(1))
         asides: dict[str, Any] = {}
 
-        def read(picture_in_split: tuple[str, Prepared]) -> tuple[str, bytes]:
-            split, picture = picture_in_split
+        def read(picture: Prepared) -> bytes:
             if picture.aside not in asides:
                 asides[picture.aside] = stack.enter_context(fileio.open(picture.aside, "rb"))
             asides[picture.aside].seek(picture.offset)
-            return split, asides[picture.aside].read(picture.length)
+            return asides[picture.aside].read(picture.length)
 
-        yield from parallel.in_order(reader, read, kept, _READ_AHEAD)
+        yield from parallel.in_order(reader, read, pictures, _READ_AHEAD)
 
 
 def _conflict(picture: Prepared, first_of: dict[str, Prepared]) -> Reject:

