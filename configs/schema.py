@@ -210,7 +210,7 @@ class FeatureCache(_Section):
     """What is kept of the layers that stay frozen: their outputs, computed once a view instead of once an epoch."""
 
     views: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
-    """Augmented views of each training picture; epoch e uses view e modulo their number.
+    """Augmented views of each training picture; an epoch takes each picture at a random point between two of its views.
 
     `auto` takes one for every four epochs, at least two, as far as they fit. 0 keeps nothing and augments on the fly.
     """
@@ -255,7 +255,8 @@ class Training(_Section):
         Phase(
             name="finetune",
             epochs=10,
-            learning_rates=(("head/.*", 1e-4), ("block5_.*", 1e-5), (".*", None)),
+            decay="cosine",
+            learning_rates=(("head/.*", 1e-3), ("block5_.*", 1e-4), (".*", None)),
         ),
     )
 

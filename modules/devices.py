@@ -12,6 +12,7 @@ FLOAT32, TENSOR_FLOAT32 = "float32", "tf32"
 """What float32 kernels compute in: all 24 bits of a number, or the 11 that GPUs with tensor cores take for faster."""
 
 _SMALLEST_FOR_XLA = 3  # height and width of features
+_LARGEST_FOR_XLA_ON_AVX512 = 7
 _FAST_FLOAT16, _FAST_BFLOAT16 = (7, 0), (8, 0)  # compute capabilities of the first GPUs whose tensor cores take it
 
 
@@ -75,25 +76,30 @@ def computes_in() -> str:
     return TENSOR_FLOAT32 if tf.config.experimental.tensor_float_32_execution_enabled() else FLOAT32
 
 
-def jit_compile(setting: bool | str, kept: tuple[int, int, int] | None) -> bool | str:
+def jit_compile(setting: bool | str, kept: tuple[int, int, int] | None, policy: str) -> bool | str:
     """Return whether XLA compiles the training step, as `keras.Model.compile` takes it.
 
     On a CPU with AVX2 a step on kept features (block 5 and a head; 32 of 8 x 8 x 512, 64 of 3 x 3 x 512) took 0.61 and 0.28
-    s compiled, 1.29 s not. On one with AVX-512 both took the same from 8 x 8 on, and below compiled up to 1.6 times as long;
-    at 2 x 2 thirty times.
+    s compiled, 1.29 s not. On one with AVX-512, in float32, 32 of 3 x 3, 4 x 4, 7 x 7 and 14 x 14 took 56, 86, 204 and 763
+    ms compiled, and 94, 114, 207 and 670 ms not; in bfloat16 compiled took longer from 4 x 4 on. At 2 x 2 it is thirty times
+    as long everywhere.
 
     Args:
       setting: True, False, or `auto`: yes on kept features where it gains, which Keras's own `auto` does not see, and
         Keras's choice for the whole model.
       kept: height, width and channels of kept features; None where pictures go through the whole model.
+      policy: dtype policy of the model.
     """
     if setting != "auto":
         return setting
     if kept is None or len(tf.config.list_logical_devices("GPU")) > 1:
         return "auto"
-    return bool(tf.config.list_logical_devices("GPU")) or (
-        min(kept[:2]) >= _SMALLEST_FOR_XLA and "avx512f" not in _cpu_flags()
-    )
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    size = min(kept[:2])
+    if "avx512f" in _cpu_flags():
+        return policy == "float32" and _SMALLEST_FOR_XLA <= size < _LARGEST_FOR_XLA_ON_AVX512
+    return size >= _SMALLEST_FOR_XLA
 
 
 def _cpu_flags() -> set[str]:

@@ -247,12 +247,15 @@ def can_keep(split: dataset.Split, augment: dict[str, Any]) -> bool:
 
 
 def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: int = 0, step: int = 0) -> tf.data.Dataset:
-    """Return batches without end: epoch e goes over view e modulo their number, in an order of its own.
+    """Return batches without end, in an order of its own for each epoch.
+
+    Of each picture two views are drawn, and a point between them: so a few views do for many fresh augmentations.
+    Interpolation between neighbours is from "Dataset Augmentation in Feature Space", DeVries and Taylor, 2017.
 
     Args:
       views: of the train split.
       batch_size: pictures a batch; an epoch's last one is filled up with some of its first.
-      seed: of the order.
+      seed: of the order and of what is drawn.
       epoch: the first one, from 0.
       step: the first batch of that epoch, from 0.
 
@@ -261,24 +264,49 @@ def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: i
     """
     pictures = len(views[0])
 
-    def order(number: np.int64) -> np.ndarray:
+    def draw(number: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        random = np.random.default_rng((seed, int(number)))
         # The last batch is filled up with pictures of the first, as a batch of one or two would have no statistics to speak
         # of, and as XLA compiles each size anew.
-        return np.resize(
-            np.random.default_rng((seed, int(number))).permutation(pictures), -(-pictures // batch_size) * batch_size
-        )
+        rows = np.resize(random.permutation(pictures), -(-pictures // batch_size) * batch_size)
+        first, second = random.integers(len(views), size=(2, len(rows)))
+        return rows, first, second, random.uniform(size=len(rows)).astype(np.float32)
 
-    def rows(number: tf.Tensor) -> tf.data.Dataset:
-        batches = tf.data.Dataset.from_tensor_slices(tf.numpy_function(order, [number], tf.int64)).batch(batch_size)
-        return batches.map(lambda rows: (number % len(views), rows))
+    def drawn(number: tf.Tensor) -> tf.data.Dataset:
+        found = tf.numpy_function(draw, [number], (tf.int64, tf.int64, tf.int64, tf.float32))
+        return tf.data.Dataset.from_tensor_slices(tuple(found)).batch(batch_size)
 
-    return _read(views, tf.data.Dataset.range(epoch, 2**31).flat_map(rows).skip(step))
+    def read(rows: np.ndarray, first: np.ndarray, second: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, ...]:
+        order = np.argsort(rows)  # as they lie on disk
+        rows, shares = rows[order], shares[order]
+        (one, labels), (other, other_labels) = (_of_views(views, choice[order], rows) for choice in (first, second))
+        return one, other, shares, dataset.mixed_labels(labels, other_labels, shares)
+
+    def from_disk(*drawn: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        one, other, shares, labels = tf.numpy_function(read, drawn, (tf.float16, tf.float16, tf.float32, tf.float32))
+        labels.set_shape([None, views[0].num_classes])
+        return tf.ensure_shape(one, [None, *views[0].shape]), tf.ensure_shape(other, [None, *views[0].shape]), shares, labels
+
+    def between(one: tf.Tensor, other: tf.Tensor, shares: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        shares = tf.reshape(shares, [-1, 1, 1, 1])
+        return tf.cast(one, tf.float32) * shares + tf.cast(other, tf.float32) * (1.0 - shares), labels
+
+    batches = tf.data.Dataset.range(epoch, 2**31).flat_map(drawn).skip(step).map(from_disk)
+    return autotuning.off(batches.map(between, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
 def evaluation_batches(view: View, batch_size: int) -> tf.data.Dataset:
     """Return the batches of a view in order: (float32 features, labels)."""
-    rows = tf.data.Dataset.range(len(view)).batch(batch_size)
-    return _read([view], rows.map(lambda rows: (tf.constant(0, tf.int64), rows)))
+
+    def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return view.features(rows), view.labels(rows)
+
+    def from_disk(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features, labels = tf.numpy_function(read, [rows], (tf.float16, tf.float32))
+        labels.set_shape([None, view.num_classes])
+        return tf.cast(tf.ensure_shape(features, [None, *view.shape]), tf.float32), labels
+
+    return autotuning.off(tf.data.Dataset.range(len(view)).batch(batch_size).map(from_disk).prefetch(tf.data.AUTOTUNE))
 
 
 def _mixes(augment: dict[str, Any] | None) -> bool:
@@ -338,16 +366,11 @@ def _forward(prefix: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return forward
 
 
-def _read(views: Sequence[View], batches: tf.data.Dataset) -> tf.data.Dataset:
-    """From batches of (number of a view, rows of it) to those of (features, labels)."""
-
-    def read(view: np.int64, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return views[int(view)].features(rows).astype(np.float32), views[int(view)].labels(rows)
-
-    def from_disk(view: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        features, labels = tf.numpy_function(read, [view, tf.sort(rows)], (tf.float32, tf.float32))
-        features.set_shape([None, *views[0].shape])
-        labels.set_shape([None, views[0].num_classes])
-        return features, labels
-
-    return autotuning.off(batches.map(from_disk).prefetch(tf.data.AUTOTUNE))
+def _of_views(views: Sequence[View], choice: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's features, float16, and labels, from the view that is chosen for it."""
+    features = np.empty((len(rows), *views[0].shape), np.float16)
+    labels = np.empty((len(rows), views[0].num_classes), np.float32)
+    for number in np.unique(choice):
+        own = choice == number
+        features[own], labels[own] = views[number].features(rows[own]), views[number].labels(rows[own])
+    return features, labels

@@ -89,7 +89,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
     with devices.strategy(config["training"]["batch_size"], inputs.evaluation.contents.total).scope():
         classifier = build(inputs.train, config, policy)
         source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
-        jit_compile = devices.jit_compile(config["training"]["xla"], source.kept)
+        jit_compile = devices.jit_compile(config["training"]["xla"], source.kept, policy)
         progress.logger.info("training on %s", devices.describe(policy, jit_compile))
         # What is trained, and so its state, differs with the batches and with what the devices compute in.
         kind = f"{policy}-{'features' if source.kept else 'pictures'}"

@@ -9,25 +9,29 @@ from modules import devices
 
 
 @pytest.mark.parametrize(
-    ("setting", "kept", "avx512", "expected"),
+    ("setting", "kept", "avx512", "policy", "expected"),
     [
-        (True, (2, 2, 512), True, True),
-        (False, (14, 14, 512), False, False),
-        ("auto", None, False, "auto"),
-        ("auto", (14, 14, 512), False, True),
-        ("auto", (14, 14, 512), True, False),
-        ("auto", (2, 8, 512), False, False),
+        (True, (2, 2, 512), True, "float32", True),
+        (False, (14, 14, 512), False, "float32", False),
+        ("auto", None, False, "float32", "auto"),
+        ("auto", (14, 14, 512), False, "float32", True),
+        ("auto", (14, 14, 512), True, "float32", False),
+        ("auto", (4, 4, 512), True, "float32", True),
+        ("auto", (4, 4, 512), True, "mixed_bfloat16", False),
+        ("auto", (2, 8, 512), True, "float32", False),
+        ("auto", (2, 8, 512), False, "float32", False),
     ],
 )
 def test_a_step_on_kept_features_is_compiled_where_that_gains(
     setting: bool | str,
     kept: tuple[int, int, int] | None,
     avx512: bool,
+    policy: str,
     expected: bool | str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(devices, "_cpu_flags", lambda: {"avx2", "avx512f"} if avx512 else {"avx2"})
-    assert devices.jit_compile(setting, kept) == expected
+    assert devices.jit_compile(setting, kept, policy) == expected
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_rows_that_are_no_longer_needed_do_not_pile_up(tmp_path: Path) -> None:
 
 
 def views_of(tmp_path: Path, count: int) -> list[feature_cache.View]:
-    """Views whose values say which they are: 1, 101, 201 … for picture 0."""
+    """Views whose values say which they are: 100 times their number, and the picture's in the first channel alone."""
     return [
         view(tmp_path / f"kept{number}", numbered(tmp_path / "split.gz", range(7)), prefix=shifting(100 * number))
         for number in range(count)
@@ -218,18 +218,41 @@ def shifting(by: int) -> keras.Model:
     images = keras.Input((2, 2, 3))
     layer = keras.layers.Conv2D(3, 1, name="shift")
     prefix = keras.Model(images, layer(images))
-    layer.set_weights([np.eye(3)[np.newaxis, np.newaxis], np.full(3, by)])
+    layer.set_weights([np.diag([1, 0, 0])[np.newaxis, np.newaxis], np.full(3, by)])
     return prefix
 
 
-def test_epoch_e_goes_over_view_e_modulo_their_number_in_an_order_of_its_own(tmp_path: Path) -> None:
-    kept = feature_cache.training_batches(views_of(tmp_path, 2), 3, seed=1)
-    epochs = [[int(row) for features, _ in epoch for row in features[:, 0, 0, 0]] for epoch in in_epochs(kept, 4)]
-    for number, rows in enumerate(epochs):
-        assert {row // 100 for row in rows} == {number % 2}
-        assert len(rows) == 9, "the last batch is filled up"
-        assert {row % 100 for row in rows} == set(range(7))
-    assert len({tuple(row % 100 for row in rows) for rows in epochs}) == 4
+def test_each_epoch_has_every_picture_once_somewhere_between_two_of_its_views(tmp_path: Path) -> None:
+    kept = feature_cache.training_batches(views_of(tmp_path, 3), 3, seed=1)
+    found = in_epochs(kept, 20)
+    epochs = [np.concatenate([features for features, _ in epoch]) for epoch in found]
+    numbers = [epoch[:, 0, 0, 0] for epoch in epochs]
+    labels = [np.concatenate([labels for _, labels in epoch]) for epoch in found]
+    for epoch, values, one_hot in zip(epochs, numbers, labels, strict=True):
+        # Which picture it is, and how far it is shifted: all of its channels alike.
+        picture = np.round(epoch[:, 0, 0, 0] - epoch[:, 0, 0, 1]).astype(int)
+        assert len(picture) == 9, "the last batch is filled up"
+        assert set(picture) == set(range(7))
+        assert (one_hot.argmax(-1) == picture % 2).all()
+        assert values.min() > -0.5
+        assert values.max() < 207
+    shifts = np.concatenate([epoch[:, 0, 0, 1] for epoch in epochs])
+    assert len({tuple(values) for values in numbers}) == 20
+    assert np.mean(np.isin(np.round(shifts, 2), [0, 100, 200])) == pytest.approx(1 / 3, abs=0.12), "both are the same one"
+    assert shifts.mean() == pytest.approx(100, abs=12)
+    assert 60 < np.mean(shifts > 100) * 100 + 30 < 100
+
+
+def test_labels_of_mixed_pictures_are_as_far_between_as_the_features(tmp_path: Path) -> None:
+    augment = schema.Augmentation(
+        mix="mixup", mixup_alpha=1.0, rotation=0, zoom=(1, 1), width_shift=0, height_shift=0, horizontal_flip=False
+    ).model_dump(mode="json")
+    split = numbered(tmp_path / "split.gz", [0, 101])
+    wanted = [feature_cache.Wanted(f"view {epoch}", split, 1, augment, epoch) for epoch in range(3)]
+    views = cache(tmp_path / "kept").views(wanted, BUDGET)
+    for features, labels in feature_cache.training_batches(views, 2, 1).take(10).as_numpy_iterator():
+        np.testing.assert_allclose(features[:, 0, 0, 0], 202 * labels[:, 1], atol=0.3)
+        np.testing.assert_allclose(labels.sum(-1), 1, atol=1e-5)
 
 
 def in_epochs(kept: tf.data.Dataset, count: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
