@@ -214,8 +214,11 @@ class FeatureCache(_Section):
 
     `auto` takes one for every four epochs, at least two, as far as they fit. 0 keeps nothing and augments on the fly.
     """
-    max_bytes: Annotated[int, Field(ge=0)] = 10_000_000_000
-    """Room for all views on disk and the state of training; views used longest ago are deleted first."""
+    max_bytes: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Room for all views on disk and the state of training; views used longest ago are deleted first.
+
+    `auto` is a quarter of what the disk has free, with what they take already.
+    """
 
 
 class Optimizer(_Section):

@@ -17,6 +17,7 @@ from modules import checkpoint, dataset, feature_cache, model, optimizers, progr
 
 _EPOCHS_PER_VIEW = 4
 _FEATURES = "features"
+_SHARE_OF_DISK = 0.25
 
 
 class Batches(Protocol):
@@ -207,11 +208,13 @@ def _kept(
     return FromFeatures(suffix, of_train[needs.with_plain :], of_train[: needs.with_plain], of_eval, config)
 
 
-def _budget(work_dir: Path, max_bytes: int, of_state: int) -> int:
+def _budget(work_dir: Path, max_bytes: int | str, of_state: int) -> int:
     """The bytes that kept features may have, beside the states of this and of earlier trainings."""
     there = next(folder for folder in (work_dir, *work_dir.parents) if folder.exists())
+    of_states = segments.size(work_dir / "checkpoints")
     free = shutil.disk_usage(there).free + segments.size(work_dir / _FEATURES)
-    return min(max_bytes - segments.size(work_dir / "checkpoints"), free) - of_state
+    allowed = round(_SHARE_OF_DISK * (free + of_states)) if isinstance(max_bytes, str) else max_bytes
+    return min(allowed - of_states, free) - of_state
 
 
 def _evaluation_batch_size(pictures: int, config: Mapping[str, Any]) -> int:

@@ -75,7 +75,9 @@ def pictures(split: Split, wanted: np.ndarray | None = None) -> tf.data.Dataset:
             encoded = tf.io.parse_single_example(record, spec)[features.IMAGE]
         return preprocessing.decode_and_resize(encoded, split.height, split.width), place
 
-    records = tf.data.TFRecordDataset(list(split.files), compression_type="GZIP")
+    # Where records are missing empty ones are read, which are none of those that are told of.
+    missing = tf.data.Dataset.from_tensors("").repeat()
+    records = tf.data.TFRecordDataset(list(split.files), compression_type="GZIP").concatenate(missing)
     known = tf.data.Dataset.from_tensor_slices((np.arange(total), mask, lengths))
     numbered = tf.data.Dataset.zip(records, known).map(lambda record, rest: (record, *rest))
     chosen = numbered.filter(lambda record, place, is_wanted, length: is_wanted)
@@ -107,7 +109,7 @@ def training_batches(
     if fits_in_memory(split):
         decoded = decoded.cache()
     augmenter = None if augment is None else augmentation.Augmenter(augment)
-    of_all, one_hot = numbers(split.contents.ids), np.eye(split.contents.num_classes, dtype=np.float32)
+    of_all = numbers(split.contents.ids)
 
     def shuffled(number: tf.Tensor) -> tf.data.Dataset:
         own = epoch_seed(seed, number)
@@ -119,7 +121,7 @@ def training_batches(
         return batches.map(lambda images, places: (images, places, own), num_parallel_calls=1)
 
     def finish(images: tf.Tensor, places: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = tf.gather(one_hot, tf.gather(split.contents.label_ids, places))
+        labels = _labels(split, places)
         if augmenter is None:
             return tf.cast(images, tf.float32), labels
         draws = tf.gather(of_all, places)
@@ -178,10 +180,9 @@ def view_batches(
 
 def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """Return plain batches in file order: (float32 images in 0 to 255, one-hot labels)."""
-    one_hot = np.eye(split.contents.num_classes, dtype=np.float32)
 
     def finish(images: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.cast(images, tf.float32), tf.gather(one_hot, tf.gather(split.contents.label_ids, places))
+        return tf.cast(images, tf.float32), _labels(split, places)
 
     batches = pictures(split).batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     return autotuning.off(batches.prefetch(tf.data.AUTOTUNE))
@@ -219,6 +220,11 @@ def balanced_class_weights(counts: Sequence[int]) -> dict[int, float]:
     """
     present = sum(count > 0 for count in counts)
     return {i: sum(counts) / (present * count) if count else 0.0 for i, count in enumerate(counts)}
+
+
+def _labels(split: Split, places: tf.Tensor) -> tf.Tensor:
+    """The one-hot labels of some pictures, float32 `[batch, num_classes]`."""
+    return tf.one_hot(tf.gather(split.contents.label_ids, places), split.contents.num_classes)
 
 
 def _picture_bytes(split: Split) -> int:

@@ -63,7 +63,6 @@ class View:
         self._labels, self._partners = contents.label_ids[order], contents.label_ids[plan.partners][order]
         self.num_classes = contents.num_classes
         """That labels tell apart."""
-        self._one_hot = np.eye(contents.num_classes, dtype=np.float32)
         self._store, self.shape = store, plan.shape
         """Height, width and channels of the features."""
 
@@ -97,8 +96,10 @@ class View:
         Args:
           rows: int64 `[pictures]`.
         """
-        own, partners = self._one_hot[self._labels[rows]], self._one_hot[self._partners[rows]]
-        return dataset.mixed_labels(own, partners, self._shares[rows])
+        found, order = np.zeros((len(rows), self.num_classes), np.float32), np.arange(len(rows))
+        found[order, self._labels[rows]] = self._shares[rows]
+        found[order, self._partners[rows]] += 1.0 - self._shares[rows]
+        return found
 
 
 class _Plan(NamedTuple):
@@ -288,8 +289,8 @@ def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: i
         return tf.ensure_shape(one, [None, *views[0].shape]), tf.ensure_shape(other, [None, *views[0].shape]), shares, labels
 
     def between(one: tf.Tensor, other: tf.Tensor, shares: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        shares = tf.reshape(shares, [-1, 1, 1, 1])
-        return tf.cast(one, tf.float32) * shares + tf.cast(other, tf.float32) * (1.0 - shares), labels
+        one, other = tf.cast(one, tf.float32), tf.cast(other, tf.float32)
+        return other + (one - other) * tf.reshape(shares, [-1, 1, 1, 1]), labels
 
     batches = tf.data.Dataset.range(epoch, 2**31).flat_map(drawn).skip(step).map(from_disk)
     return autotuning.off(batches.map(between, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))

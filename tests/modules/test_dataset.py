@@ -94,6 +94,10 @@ def test_records_that_are_others_than_what_stands_beside_them_end_training(split
     os.replace(next(Path(split.files[0]).parent.glob("other-*")), split.files[0])
     with pytest.raises(tf.errors.InvalidArgumentError, match="not those that its contents tell of; ingest anew"):
         list(dataset.evaluation_batches(split, 4))
+    with tf.io.TFRecordWriter(split.files[0], "GZIP"):
+        pass
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not those that its contents tell of; ingest anew"):
+        list(dataset.view_batches(split, np.array([5]), 4))
 
 
 MILLION, A_FILE = 1_000_000, 10_000

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -327,6 +328,17 @@ def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
     assert f"{views} augmented view" in caplog.text
     assert "for 4 epochs" in caplog.text
     assert "block4_pool" in caplog.text
+
+
+def test_a_quarter_of_the_free_disk_may_be_taken_by_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, length in (("features", 300), ("checkpoints", 100)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kept").write_bytes(bytes(length))
+    monkeypatch.setattr(batches.shutil, "disk_usage", lambda _: SimpleNamespace(free=1600))
+    # A quarter of 2,000 is 500, of which the states have 100, and will have 50 more.
+    assert batches._budget(tmp_path, "auto", 50) == 350
+    assert batches._budget(tmp_path, 10**6, 50) == 1850, "all that is free, and what may be evicted"
+    assert batches._budget(tmp_path, 200, 50) == 50
 
 
 @pytest.mark.parametrize(
