@@ -6,7 +6,7 @@ import errno
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from modules import checkpoint, dataset, feature_cache, model, optimizers, progr
 _EPOCHS_PER_VIEW = 4
 _FEATURES = "features"
 _SHARE_OF_DISK = 0.25
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Batches(Protocol):
@@ -28,13 +29,22 @@ class Batches(Protocol):
     kept: tuple[int, int, int] | None
     """Height, width and channels of the kept features that the batches are; None where they are pictures."""
 
-    def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:
+    def training(
+        self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[tf.data.Dataset, bool]:
         """Return batches without end, from a step of an epoch on; both count from 0, epochs over all phases.
 
         Args:
           phase: from `training.phases` of the configuration; says whether to augment.
           epoch: the first one.
           step: the first batch of that epoch.
+          interrupted: says whether the process was asked to end.
+
+        Returns:
+          The batches, and whether the next epoch is to have others.
+
+        Raises:
+          KeyboardInterrupt: the process was asked to end before they were there.
         """
 
     def evaluation(self) -> tf.data.Dataset:
@@ -57,11 +67,14 @@ class FromPictures:
         self.model = classifier
         self._train, self._eval, self._config = train, evaluation, config
 
-    def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:
-        """Return batches without end, from a step of an epoch on."""
+    def training(
+        self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[tf.data.Dataset, bool]:
+        """Return batches without end, from a step of an epoch on, and that the next epoch's are among them."""
         augment = self._config["augmentation"] if _augments(phase, self._config) else None
         training = self._config["training"]
-        return dataset.training_batches(self._train, training["batch_size"], training["seed"], augment, epoch, step)
+        batches = dataset.training_batches(self._train, training["batch_size"], training["seed"], augment, epoch, step)
+        return batches, False
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
@@ -75,31 +88,69 @@ class FromPictures:
 class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
+    An augmented view is made when its epoch comes, so that a learning rate that is too high shows before they all are.
+
     Args:
+      cache: of the prefix.
       suffix: from features to probabilities.
-      augmented: views of the train split.
-      plain: the train split as it is, where some phase does not augment.
-      evaluation: the eval split.
+      needs: how many views there are to be, and what they may have.
+      train: is fitted.
+      evaluation: is watched.
       config: the sections `training` and `augmentation` of the configuration.
+
+    Raises:
+      OSError: there is no room for those of the first epoch.
     """
 
     def __init__(
         self,
+        cache: feature_cache.FeatureCache,
         suffix: keras.Model,
-        augmented: Sequence[feature_cache.View],
-        plain: Sequence[feature_cache.View],
-        evaluation: feature_cache.View,
+        needs: _Needs,
+        train: dataset.Split,
+        evaluation: dataset.Split,
         config: Mapping[str, Any],
     ):
         self.model = suffix
         self.kept: tuple[int, int, int] | None = suffix.input_shape[1:]
-        self._augmented, self._plain, self._eval, self._config = augmented, plain, evaluation, config
+        self._cache, self._train, self._config, self._budget = cache, train, config, needs.budget
+        wanted = [feature_cache.Wanted("eval view", evaluation)]
+        wanted += [feature_cache.Wanted("plain view", train)] * needs.with_plain
+        self._eval, *self._plain = cache.views(wanted, needs.budget)
+        self._augmented: list[feature_cache.View] = []
+        self._most = needs.views
+        if needs.views:
+            self._add_view(lambda: False)
 
-    def training(self, phase: Mapping[str, Any], epoch: int, step: int) -> tf.data.Dataset:
-        """Return batches without end, from a step of an epoch on."""
-        views = self._augmented if _augments(phase, self._config) else self._plain
+    def training(
+        self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[tf.data.Dataset, bool]:
+        """Return batches without end, from a step of an epoch on, and whether the next epoch is to have one more view."""
+        views: Sequence[feature_cache.View] = self._plain
+        more = False
+        if _augments(phase, self._config):
+            views = self._views(epoch, interrupted)
+            more = len(views) < self._most
         training = self._config["training"]
-        return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step)
+        return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), more
+
+    def _views(self, epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
+        """The augmented views of an epoch: one more each time, until there are all; fewer where the disk is full."""
+        while len(self._augmented) < min(epoch + 1, self._most):
+            try:
+                self._add_view(interrupted)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                self._most = len(self._augmented)
+                progress.logger.warning("feature cache: %s, %d views have to do", error.strerror, self._most)
+        return self._augmented[: epoch + 1]
+
+    def _add_view(self, interrupted: Callable[[], bool]) -> None:
+        number = len(self._augmented)
+        seed, augment = self._config["training"]["seed"], self._config["augmentation"]
+        wanted = feature_cache.Wanted(f"view {number + 1}", self._train, seed, augment, number)
+        self._augmented += self._cache.views([wanted], self._budget, interrupted)
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
@@ -136,9 +187,9 @@ def prepare(
         work_dir / _FEATURES, prefix, config["training"]["batch_size"], config["views_fingerprint"]
     )
     try:
-        return _kept(cache, suffix, needs, train, evaluation, config)
+        return FromFeatures(cache, suffix, needs, train, evaluation, config)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in _FULL:
             raise
         free = shutil.disk_usage(work_dir).free
         why = f"{error.strerror}, {needs.total / 1e6:,.1f} MB were needed and {free / 1e6:,.1f} MB are free"
@@ -190,22 +241,6 @@ def _needs(
         wanted = max(min(2, augmented), math.ceil(augmented / _EPOCHS_PER_VIEW))
         views = max(1, min(wanted, (budget - of_eval) // one - with_plain))
     return _Needs(views, augmented, with_plain, one, of_eval, budget)
-
-
-def _kept(
-    cache: feature_cache.FeatureCache,
-    suffix: keras.Model,
-    needs: _Needs,
-    train: dataset.Split,
-    evaluation: dataset.Split,
-    config: Mapping[str, Any],
-) -> FromFeatures:
-    seed, augment = config["training"]["seed"], config["augmentation"]
-    wanted = [feature_cache.Wanted("eval view", evaluation)]
-    wanted += [feature_cache.Wanted("plain view", train)] * needs.with_plain
-    wanted += [feature_cache.Wanted(f"view {epoch + 1}", train, seed, augment, epoch) for epoch in range(needs.views)]
-    of_eval, *of_train = cache.views(wanted, needs.budget)
-    return FromFeatures(suffix, of_train[needs.with_plain :], of_train[: needs.with_plain], of_eval, config)
 
 
 def _budget(work_dir: Path, max_bytes: int | str, of_state: int) -> int:

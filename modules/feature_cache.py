@@ -153,15 +153,17 @@ class FeatureCache:
             "code": code,
         }
 
-    def views(self, wanted: Sequence[Wanted], budget: int) -> list[View]:
+    def views(self, wanted: Sequence[Wanted], budget: int, interrupted: Callable[[], bool] = lambda: False) -> list[View]:
         """Return views, computing what of them is not there yet; what was cut short goes on where it was.
 
         Args:
           wanted: what they are made of.
           budget: bytes that everything that is kept may have.
+          interrupted: says whether the process was asked to end.
 
         Raises:
           OSError: there is no room for them.
+          KeyboardInterrupt: the process was asked to end; what was done is kept.
         """
         plans = [self._plan(one) for one in wanted]
         store = segments.Store(self._root, [plan.collection for plan in plans])
@@ -176,7 +178,7 @@ class FeatureCache:
         if gone:
             progress.logger.info("feature cache: %.1f MB, used longest ago, are evicted", gone / 1e6)
             plans = [_located(plan, store) for plan in plans]
-        return [View(store, self._filled(store, plan)) for plan in plans]
+        return [View(store, self._filled(store, plan, interrupted)) for plan in plans]
 
     def _key(self, wanted: Wanted) -> dict[str, Any]:
         """All that a row depends on but for its picture."""
@@ -194,7 +196,7 @@ class FeatureCache:
         missing, alone = np.full(len(ids), -1), np.ones(len(ids), np.float32)
         return _Plan(wanted, _collection(key, wanted), key, self._shape, [], partners, ids, missing, alone)
 
-    def _filled(self, store: segments.Store, plan: _Plan) -> _Plan:
+    def _filled(self, store: segments.Store, plan: _Plan, interrupted: Callable[[], bool]) -> _Plan:
         """The plan with all rows there."""
         wanted, missing, started = plan.wanted, plan.missing, time.monotonic()
         if not len(missing):
@@ -209,8 +211,10 @@ class FeatureCache:
                     progress.logger.info("%s: %d of %d pictures", wanted.name, done, len(missing), extra={"transient": True})
                     now = time.monotonic()
                     pause = min(_MOST_SECONDS_BETWEEN_SAVES, _PART_BETWEEN_SAVES * (now - started))
-                    if now - begun > max(_SECONDS_BETWEEN_SAVES, pause):
+                    if interrupted() or now - begun > max(_SECONDS_BETWEEN_SAVES, pause):
                         break
+            if interrupted():
+                raise KeyboardInterrupt
         seconds, kept = time.monotonic() - started, len(plan.ids) - len(missing)
         there = f" ({kept:,} were there)" if kept else ""
         progress.logger.info("%s: %d pictures, %.0f s%s", wanted.name, len(missing), seconds, there)

@@ -104,7 +104,7 @@ class _Phase:
                 state.put_back(self._batches.model, self._batches.model.optimizer)
                 position = state.position
             if not position.over:
-                state = self._fit(position, interrupted)
+                state = self._fit(position, state, interrupted)
         self._best.put_back(self._batches.model)
         done = checkpoint.Position(phase=self._number + 1, best=self._best.value)
         self._saved.save(checkpoint.State.of(done, self._batches.model, None, self._best.weights))
@@ -124,10 +124,17 @@ class _Phase:
         )
         model.optimizer.build(model.trainable_variables)
 
-    def _fit(self, position: checkpoint.Position, interrupted: Callable[[], bool]) -> checkpoint.State | None:
-        """Fit from a position to the end of the phase, or of the epoch that was begun; return the state there."""
+    def _fit(
+        self, position: checkpoint.Position, state: checkpoint.State | None, interrupted: Callable[[], bool]
+    ) -> checkpoint.State | None:
+        """Fit from a position to the end of the phase, or of the epoch where the batches change; return the state there."""
         phase, batches = self._phase, self._batches
-        training = batches.training(phase, self._epochs_before + position.epoch, position.step)
+        try:
+            training, more = batches.training(phase, self._epochs_before + position.epoch, position.step, interrupted)
+        except KeyboardInterrupt:
+            if state is not None:
+                self._saved.save(state)
+            raise
         if self._class_weights is not None:
             training = training.map(functools.partial(_weighed, class_weights=self._class_weights))
         saver = callbacks.SaveState(
@@ -144,7 +151,7 @@ class _Phase:
             training,
             validation_data=batches.evaluation(),
             initial_epoch=position.epoch,
-            epochs=position.epoch + 1 if position.step else phase["epochs"],
+            epochs=position.epoch + 1 if position.step or more else phase["epochs"],
             steps_per_epoch=self._steps - position.step,
             shuffle=False,
             callbacks=[*self._callbacks(position), saver],

@@ -287,6 +287,7 @@ def prepared(tmp_path: Path, changes: dict | None = None) -> tuple[keras.Model, 
 def test_the_suffix_on_kept_features_agrees_with_the_whole_model_on_the_same_view(tmp_path: Path) -> None:
     classifier, source, inputs, config = prepared(tmp_path)
     assert source.kept
+    source.training(config["training"]["phases"][0], 1, 0)
     view, rows = source._augmented[1], np.arange(20)
     kept = view.features(rows)
     batches = dataset.view_batches(inputs.train, rows, 8, 1, config["augmentation"], 1)
@@ -322,9 +323,12 @@ def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
     tmp_path: Path, cache_options: dict, views: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, progress.logger.name):
-        _, source, _, _ = prepared(tmp_path, {"training": {"cache": cache_options}})
+        _, source, _, config = prepared(tmp_path, {"training": {"cache": cache_options}})
     assert source.kept
-    assert len(source._augmented) == len(list((tmp_path / "work" / "features").glob("views/*/view-*"))) == views
+    for epoch in range(6):
+        made = min(epoch + 1, views)
+        assert source.training(config["training"]["phases"][0], epoch, 0)[1] == (made < views)
+        assert len(source._augmented) == len(list((tmp_path / "work" / "features").glob("views/*/view-*"))) == made
     assert f"{views} augmented view" in caplog.text
     assert "for 4 epochs" in caplog.text
     assert "block4_pool" in caplog.text
@@ -366,7 +370,7 @@ def test_a_disk_that_becomes_full_ends_nothing_and_the_next_run_with_room_goes_o
     add, added = segments.Writer.add, []
 
     def full(self: segments.Writer, ids: np.ndarray, *rest: np.ndarray) -> None:
-        if len(added) == 4:
+        if len(added) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         added.append(len(ids))
         add(self, ids, *rest)
@@ -381,8 +385,37 @@ def test_a_disk_that_becomes_full_ends_nothing_and_the_next_run_with_room_goes_o
     with caplog.at_level(logging.INFO, progress.logger.name):
         _, source, _, _ = prepared(tmp_path)
     assert source.kept
-    # Of the 7 of eval and two views of 20, the first and the second were whole.
+    # Of the 7 of eval and the view of 20 the first were whole.
     assert computed(caplog) == [20]
+
+
+def test_a_disk_that_becomes_full_later_leaves_the_views_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, source, _, config = prepared(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(segments.Writer, "add", full)
+    with caplog.at_level(logging.WARNING, progress.logger.name):
+        for epoch in (1, 2):
+            found, more = source.training(config["training"]["phases"][0], epoch, 0)
+            assert next(iter(found))[0].shape == (8, 2, 2, 512)
+            assert not more
+    assert caplog.text.count("feature cache: No space left on device, 1 views have to do") == 1
+
+
+def test_who_is_asked_to_end_while_a_view_is_made_keeps_what_there_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, source, _, config = prepared(tmp_path)
+    asked = iter([False, True, True])
+    with pytest.raises(KeyboardInterrupt):
+        source.training(config["training"]["phases"][0], 1, 0, lambda: next(asked))
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        prepared(tmp_path)[1].training(config["training"]["phases"][0], 1, 0)
+    assert computed(caplog) == [4], "16 of 20 were kept"
 
 
 def test_a_later_run_that_matches_finds_the_views(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -402,8 +435,8 @@ def test_a_phase_without_augmentation_gets_the_plain_pictures(tmp_path: Path) ->
     plain = {
         picture.tobytes() for pictures, _ in dataset.evaluation_batches(inputs.train, 8) for picture in pictures.numpy()
     }
-    fed = next(iter(on_the_fly.training(config["training"]["phases"][1], 2, 0)))[0]
+    fed = next(iter(on_the_fly.training(config["training"]["phases"][1], 2, 0)[0]))[0]
     assert {picture.tobytes() for picture in fed.numpy()} <= plain
-    features = next(iter(source.training(config["training"]["phases"][1], 2, 0)))[0].numpy().astype(np.float16)
+    features = next(iter(source.training(config["training"]["phases"][1], 2, 0)[0]))[0].numpy().astype(np.float16)
     kept = source._plain[0].features(np.arange(20))
     assert {row.tobytes() for row in features} <= {row.tobytes() for row in kept}

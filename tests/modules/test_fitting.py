@@ -258,7 +258,7 @@ class SmallGradients(keras.callbacks.Callback):
 
     def __init__(self, batches: sources.Batches, phase: dict[str, Any]):
         super().__init__()
-        self._features, self._labels = next(iter(batches.training(phase, 0, 0)))
+        self._features, self._labels = next(iter(batches.training(phase, 0, 0)[0]))
         self.lost, self.lost_unscaled = 1.0, 1.0
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -407,7 +407,7 @@ def test_class_weights_reach_the_loss_of_mixed_pictures_and_no_evaluation(tmp_pa
     counts, measured = [2, 8, 10], {}
     classifier = trainer.build(inputs.train, config, "float32")
     source = sources.FromPictures(classifier, inputs.train, inputs.evaluation, config)
-    images, shares = next(source.training(config["training"]["phases"][0], 0, 0).as_numpy_iterator())
+    images, shares = next(source.training(config["training"]["phases"][0], 0, 0)[0].as_numpy_iterator())
     expected = {
         "loss": (shares * [20 / (3 * count) for count in counts] * -np.log(classifier(images, training=True)))
         .sum(-1)
