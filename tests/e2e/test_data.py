@@ -99,6 +99,6 @@ def test_ingestion_that_was_killed_is_done_again_with_none_twice(picture_folder:
     assert again.returncode == 0, again.stderr
     assert not list(output.glob("pipeline_root/ImageExampleGen/**/aside/*"))
     latest = max(output.glob("pipeline_root/ImageExampleGen/examples/*"), key=lambda path: int(path.name))
-    records = tf.data.TFRecordDataset([str(path) for path in latest.glob("*/*")], "GZIP").as_numpy_iterator()
+    records = tf.data.TFRecordDataset([str(path) for path in latest.glob("Split-*/*")], "GZIP").as_numpy_iterator()
     paths = [tf.train.Example.FromString(record).features.feature["path"].bytes_list.value[0].decode() for record in records]
     assert sorted(paths) == sorted(files)

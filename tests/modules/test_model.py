@@ -10,6 +10,8 @@ from configs import rules
 from modules import model, optimizers, trainer
 
 CONFIG = {"dense_units": 256, "dropout": 0.5, "l2": 0.0}
+SPLIT = types.SimpleNamespace(contents=types.SimpleNamespace(num_classes=3), height=32, width=32)
+"""All of a split that the model depends on."""
 
 
 def test_the_head_is_the_recipes() -> None:
@@ -47,11 +49,10 @@ def test_the_classifier_is_vgg16_on_rgb_and_a_head() -> None:
 def test_the_head_is_the_same_for_a_seed_whatever_the_backbone_s_weights(tmp_path: Path) -> None:
     keras.applications.VGG16(weights=None, include_top=False).save_weights(tmp_path / "vgg.weights.h5")
     shutil.copy(tmp_path / "vgg.weights.h5", tmp_path / "other.h5")
-    data = types.SimpleNamespace(num_classes=3, height=32, width=32)
     heads = []
     for path in (None, str(tmp_path / "vgg.weights.h5"), str(tmp_path / "other.h5")):
         config = {"training": {"seed": 7}, "model": CONFIG | {"weights": path}}
-        heads.append(trainer.build(types.SimpleNamespace(data=data), config, "float32").get_weights()[26:])
+        heads.append(trainer.build(SPLIT, config, "float32").get_weights()[26:])
     for head in heads[1:]:
         for ours, theirs in zip(head, heads[0], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -59,9 +60,8 @@ def test_the_head_is_the_same_for_a_seed_whatever_the_backbone_s_weights(tmp_pat
 
 def values() -> list[np.ndarray]:
     """Of the classifier that is trained with ImageNet's weights."""
-    data = types.SimpleNamespace(num_classes=3, height=32, width=32)
     config = {"training": {"seed": 7}, "model": CONFIG | {"weights": "imagenet"}}
-    return [variable.numpy() for variable in trainer.build(types.SimpleNamespace(data=data), config, "float32").variables]
+    return [variable.numpy() for variable in trainer.build(SPLIT, config, "float32").variables]
 
 
 def test_a_machine_that_has_to_fetch_weights_begins_as_one_that_has_them(fetched: list[int]) -> None:
@@ -93,11 +93,7 @@ def test_the_classifier_and_its_parts_compute_as_they_are_told_and_others_as_bef
 
 
 def test_the_head_of_a_seed_is_the_same_in_every_precision() -> None:
-    data = types.SimpleNamespace(num_classes=3, height=32, width=32)
     config = {"training": {"seed": 7}, "model": CONFIG | {"weights": None}}
-    one, other = (
-        trainer.build(types.SimpleNamespace(data=data), config, policy).get_weights()
-        for policy in ("float32", "mixed_float16")
-    )
+    one, other = (trainer.build(SPLIT, config, policy).get_weights() for policy in ("float32", "mixed_float16"))
     for ours, theirs in zip(one, other, strict=True):
         np.testing.assert_array_equal(ours, theirs)
