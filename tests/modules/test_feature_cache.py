@@ -241,7 +241,6 @@ def test_each_epoch_has_every_picture_once_somewhere_between_two_of_its_views(tm
     assert len({tuple(values) for values in numbers}) == 20
     assert np.mean(np.isin(np.round(shifts, 2), [0, 100, 200])) == pytest.approx(1 / 3, abs=0.12), "both are the same one"
     assert shifts.mean() == pytest.approx(100, abs=12)
-    assert 60 < np.mean(shifts > 100) * 100 + 30 < 100
 
 
 def test_labels_of_mixed_pictures_are_as_far_between_as_the_features(tmp_path: Path) -> None:
