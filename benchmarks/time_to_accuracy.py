@@ -164,7 +164,7 @@ class PlainKeras:
         import keras
 
         from modules import model as ours
-        from modules import weights
+        from modules import optimizers, weights
 
         self.prepare = keras.applications.vgg16.preprocess_input
         size = data["train"].pixels.shape[1]
@@ -175,18 +175,13 @@ class PlainKeras:
             classes, self.base.output.shape[1:], config.model.model_dump(), config.training.precision
         )
         self.model = keras.Model(self.base.input, self.head(self.base.output))
-        self._config, self._data = config, data
+        self._config = config
         self.train, self.evaluation = generators(data, classes, config, seed, preprocessing_function=self.prepare)
         # What no phase trains need not be computed anew for each evaluation.
-        trained = {name for phase in config.training.phases for name in self.rates(phase)}
-        layers = self.base.layers
-        first = next(i for i, layer in enumerate(layers) if any(layer.name.startswith(name) for name in trained))
-        frozen = keras.Model(self.base.input, layers[first - 1].output)
-        kept = keras.Input(frozen.output.shape[1:])
-        outputs = kept
-        for layer in layers[first:]:
-            outputs = layer(outputs)
-        self._rest = keras.Model(kept, self.head(outputs))
+        phases = [phase.model_dump() for phase in config.training.phases]
+        parts = ours.split(self.model, optimizers.trained_paths(self.model, phases))
+        assert parts is not None
+        frozen, self._rest = parts
         pixels = data["test"].pixels
         portions = [pixels[start : start + 64].astype(np.float32) for start in range(0, len(pixels), 64)]
         self._test = Pictures(

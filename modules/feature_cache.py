@@ -96,10 +96,8 @@ class View:
         Args:
           rows: int64 `[pictures]`.
         """
-        found, order = np.zeros((len(rows), self.num_classes), np.float32), np.arange(len(rows))
-        found[order, self._labels[rows]] = self._shares[rows]
-        found[order, self._partners[rows]] += 1.0 - self._shares[rows]
-        return found
+        own, partners = (ids[rows, np.newaxis] == np.arange(self.num_classes) for ids in (self._labels, self._partners))
+        return dataset.mixed_labels(own, partners, self._shares[rows])
 
 
 class _Plan(NamedTuple):
@@ -283,8 +281,11 @@ def training_batches(views: Sequence[View], batch_size: int, seed: int, epoch: i
 
     def read(rows: np.ndarray, first: np.ndarray, second: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, ...]:
         order = np.argsort(rows)  # as they lie on disk
-        rows, shares = rows[order], shares[order]
-        (one, labels), (other, other_labels) = (_of_views(views, choice[order], rows) for choice in (first, second))
+        rows, first, second, shares = rows[order], first[order], second[order], shares[order]
+        one, labels = _of_views(views, first, rows)
+        other, other_labels = one.copy(), labels.copy()
+        differ = first != second
+        other[differ], other_labels[differ] = _of_views(views, second[differ], rows[differ])
         return one, other, shares, dataset.mixed_labels(labels, other_labels, shares)
 
     def from_disk(*drawn: tf.Tensor) -> tuple[tf.Tensor, ...]:
