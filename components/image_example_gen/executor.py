@@ -21,7 +21,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
-from components.image_example_gen import files, preparation, rejects, shards, sources, spans
+from components.image_example_gen import files, preparation, rejects, shards, sources, spans, spill
 
 REJECTS_KEY = "rejects"
 SETTINGS_KEY = "settings"
@@ -29,7 +29,7 @@ LOCATIONS_KEY = "locations"
 VOLUME_KEY = "volume"
 PICTURES_PROPERTY = "pictures"
 
-_FILES_AT_ONCE = 256
+_MOST_FILES = 10_000
 _log = logging.getLogger("finetune.components.image_example_gen")
 
 
@@ -37,7 +37,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     """Generates the examples of a source of pictures.
 
     No picture's bytes are shuffled through Beam, whose local runner keeps all it shuffles in memory: examples are put aside
-    on disk as they are made, only hashes, paths and labels are grouped, and each shard is then copied together.
+    on disk as they are made, sorted by shard, only hashes, paths and labels are grouped, and each shard is then copied
+    together.
     """
 
     def Do(  # noqa: N802 TFX's name
@@ -62,6 +63,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples.split_names = artifact_utils.encode_split_names(list(settings["splits"]))
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in settings["splits"]}
         count = max(1, math.ceil(exec_properties[VOLUME_KEY] / (settings["shard_megabytes"] * 1e6)))
+        portion = spill.portion_bytes(exec_properties[VOLUME_KEY], count)
         report = artifact_utils.get_single_uri(output_dict[REJECTS_KEY])
         for folder in (*folders.values(), report):
             fileio.makedirs(folder)
@@ -69,7 +71,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         fileio.makedirs(aside)
         try:
             with self._make_beam_pipeline() as pipeline:
-                _ingest(pipeline, locations, settings, folders, count, aside, report)
+                _ingest(pipeline, locations, settings, folders, count, portion, aside, report)
         finally:
             with contextlib.suppress(OSError):
                 fileio.rmtree(aside)
@@ -96,28 +98,29 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples.set_int_custom_property(PICTURES_PROPERTY, summary.total)
 
 
-def list_units(location: spans.Location) -> Iterator[Any]:
+def list_units(location: spans.Location, portion: int) -> Iterator[Any]:
     """List what a location holds, in portions for one worker.
 
     Args:
       location: of the source.
+      portion: about as many bytes each has.
 
     Yields:
-      Lists of ImageFiles, RecordFiles one by one, and Rejects one by one, tagged.
+      Lists of ImageFiles and RecordFiles, and Rejects one by one, tagged.
     """
-    files: list[sources.ImageFile] = []
+    unit: list[sources.ImageFile | sources.RecordFile] = []
+    size = 0
     for entry in sources.list_files(location):
         if isinstance(entry, rejects.Reject):
             yield beam.pvalue.TaggedOutput(preparation.REJECTS, entry)
-        elif isinstance(entry, sources.RecordFile):
-            yield entry
-        else:
-            files.append(entry)
-            if len(files) == _FILES_AT_ONCE:
-                yield files
-                files = []
-    if files:
-        yield files
+            continue
+        unit.append(entry)
+        size += entry.size
+        if size >= portion or len(unit) == _MOST_FILES:
+            yield unit
+            unit, size = [], 0
+    if unit:
+        yield unit
 
 
 def _ingest(
@@ -126,6 +129,7 @@ def _ingest(
     settings: dict[str, Any],
     folders: dict[str, str],
     count: int,
+    portion: int,
     aside: str,
     report: str,
 ) -> None:
@@ -141,7 +145,7 @@ def _ingest(
     listed = (
         pipeline
         | "Locations" >> beam.Create(list(locations))
-        | "List" >> beam.FlatMap(list_units).with_outputs(preparation.REJECTS, main="units")
+        | "List" >> beam.FlatMap(list_units, portion).with_outputs(preparation.REJECTS, main="units")
     )
     prepared = (
         listed.units

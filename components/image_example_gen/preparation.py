@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
 
 import apache_beam as beam
 import tensorflow as tf
-from tfx.dsl.io import fileio
 
-from components.image_example_gen import files, listing, naming, parallel, rejects, sources
+from components.image_example_gen import files, listing, naming, parallel, rejects, sources, spill
 from components.image_example_gen.rejects import Reject
+from components.image_example_gen.spill import Prepared
 from modules import autotuning, contents, features, headers, images
 
 REJECTS = "rejects"
@@ -22,21 +21,6 @@ OTHERS = "others"
 
 _Item = TypeVar("_Item")
 _log = logging.getLogger("finetune.components.image_example_gen")
-
-
-class Prepared(NamedTuple):
-    """A picture whose example lies on disk, `length` bytes from `offset` in the file `aside`."""
-
-    content_hash: str
-    own_hash: str
-    path: str
-    label: str
-    split: str
-    id: str = ""
-    """As `modules.contents` has it."""
-    aside: str = ""
-    offset: int = 0
-    length: int = 0
 
 
 class Other(NamedTuple):
@@ -67,7 +51,7 @@ class Settings(NamedTuple):
 
 
 class PrepareImages(beam.DoFn):
-    """Turns lists of ImageFiles, and RecordFiles, into (shard, list of `Prepared`).
+    """Turns lists of ImageFiles and RecordFiles into (shard, list of `Prepared`), whose examples lie in one range of a file.
 
     The output `rejects` takes what can't be used, and `others` (ending, 1) for each file that is no picture.
 
@@ -94,45 +78,27 @@ class PrepareImages(beam.DoFn):
         """End the threads."""
         self._pool.shutdown()
 
-    def start_bundle(self) -> None:
-        """Name a file for the bundle's examples; it is made when there is one."""
-        self._aside = os.path.join(self._folder, uuid.uuid4().hex)
-        self._file: Any = None
-        self._offset = 0
-
-    def finish_bundle(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-    def process(self, unit: list[sources.ImageFile] | sources.RecordFile) -> Iterator[Any]:
-        """Yield what became of each picture."""
-        if isinstance(unit, sources.RecordFile):
-            results: Iterable = self._prepare_records(unit)
-        else:
-            results = parallel.in_order(self._pool, self._file_fate, unit, self._ahead)
-        by_shard: dict[int, list[Prepared]] = {}
-        for result in results:
+    def process(self, unit: list[sources.ImageFile | sources.RecordFile]) -> Iterator[Any]:
+        """Yield what became of each picture: nothing of it is left to be written when it is said."""
+        aside = spill.Spill(self._folder, spill.BUFFER)
+        for result in self._fates(unit):
             if isinstance(result, Reject):
                 yield beam.pvalue.TaggedOutput(REJECTS, result)
             elif isinstance(result, Other):
                 yield beam.pvalue.TaggedOutput(OTHERS, (result.kind, 1))
             else:
-                prepared = self._put_aside(*result)
-                by_shard.setdefault(shard_of(prepared.content_hash, self._shards), []).append(prepared)
-        yield from by_shard.items()
-        self._tell(sum(map(len, by_shard.values())))
-
-    def _put_aside(self, prepared: Prepared, record: bytes) -> Prepared:
-        if self._file is None:
-            self._file = fileio.open(self._aside, "wb")
-        self._file.write(record)
-        start, self._offset = self._offset, self._offset + len(record)
-        return prepared._replace(aside=self._aside, offset=start, length=len(record))
-
-    def _tell(self, count: int) -> None:
-        self._done += count
+                prepared, record = result
+                self._done += 1
+                yield from aside.add(shard_of(prepared.content_hash, self._shards), prepared, record)
+        yield from aside.flush()
         _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
+
+    def _fates(self, unit: list[sources.ImageFile | sources.RecordFile]) -> Iterator[_Fate]:
+        pictures = [file for file in unit if isinstance(file, sources.ImageFile)]
+        yield from parallel.in_order(self._pool, self._file_fate, pictures, self._ahead)
+        for file in unit:
+            if isinstance(file, sources.RecordFile):
+                yield from self._prepare_records(file)
 
     def _file_fate(self, file: sources.ImageFile) -> _Fate:
         return _guarded(self._prepare_file, file, file.path)

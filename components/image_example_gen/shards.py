@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator
-from concurrent import futures
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import tensorflow as tf
 from tfx.components.example_gen import write_split
-from tfx.dsl.io import fileio
 
-from components.image_example_gen import parallel, rejects
-from components.image_example_gen.preparation import REJECTS, Prepared
+from components.image_example_gen import rejects, spill
+from components.image_example_gen.preparation import REJECTS
 from components.image_example_gen.rejects import Reject
+from components.image_example_gen.spill import Prepared
 from modules import contents, features
 
 DUPLICATES = "duplicates"
 
-_READ_AHEAD = 8
 _STRICTEST_FIRST = (features.TEST, features.EVAL, features.TRAIN)
 
 
@@ -86,7 +83,7 @@ def judge(pictures: Iterable[Prepared], splits: dict[str, int], deduplicate: boo
 
 
 class WriteShard(beam.DoFn):
-    """Writes one shard of every split, from all pictures whose hash leads there.
+    """Writes one shard of every split, from all pictures whose hash leads there; what it keeps of them is in memory at once.
 
     Yields ((split, label), number of pictures); copies go to the output `duplicates`, conflicts to `rejects`.
 
@@ -106,43 +103,29 @@ class WriteShard(beam.DoFn):
 
     def process(self, shard: tuple[int, Iterable[list[Prepared]]]) -> Iterator[Any]:
         """Write the examples of the pictures that are kept."""
-        number, lists = shard
-        verdict = judge(itertools.chain.from_iterable(lists), self._splits, self._deduplicate)
+        number, parts = shard[0], list(shard[1])
+        verdict = judge(itertools.chain.from_iterable(parts), self._splits, self._deduplicate)
         yield from (beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates)
         yield from (beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts)
         by_split: dict[str, list[Prepared]] = {}
         for split, picture in verdict.kept:
             by_split.setdefault(split, []).append(picture)
+        records = spill.read(parts, {(picture.aside, picture.offset) for _, picture in verdict.kept})
         for split, pictures in by_split.items():
-            self._write(split, number, pictures)
+            self._write(split, number, pictures, records)
         yield from collections.Counter((split, picture.label) for split, picture in verdict.kept).items()
 
-    def _write(self, split: str, number: int, pictures: list[Prepared]) -> None:
+    def _write(self, split: str, number: int, pictures: list[Prepared], records: dict[tuple[str, int], bytes]) -> None:
         name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{number:05d}-of-{self._shards:05d}.gz"
         path = os.path.join(self._folders[split], name)
         # TFX takes no TFRecords but gzipped ones. Encoded pictures don't shrink, so they are stored: level 6 costs more
         # time than decoding them.
         options = tf.io.TFRecordOptions("GZIP", compression_level=0)
-        with tf.io.TFRecordWriter(path, options) as writer, contextlib.closing(_records(pictures)) as records:
-            for record in records:
-                writer.write(record)
+        with tf.io.TFRecordWriter(path, options) as writer:
+            for picture in pictures:
+                writer.write(records.pop((picture.aside, picture.offset)))
         ids, labels, lengths = zip(*((one.id, one.label, one.length) for one in pictures), strict=True)
         contents.write(path, ids, labels, lengths)
-
-
-def _records(pictures: list[Prepared]) -> Generator[bytes, None, None]:
-    """Read the examples that were put aside, ahead of their writing: their serialised forms, in order."""
-    with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(futures.ThreadPoolExecutor(1))
-        asides: dict[str, Any] = {}
-
-        def read(picture: Prepared) -> bytes:
-            if picture.aside not in asides:
-                asides[picture.aside] = stack.enter_context(fileio.open(picture.aside, "rb"))
-            asides[picture.aside].seek(picture.offset)
-            return asides[picture.aside].read(picture.length)
-
-        yield from parallel.in_order(reader, read, pictures, _READ_AHEAD)
 
 
 def _conflict(picture: Prepared, first_of: dict[str, Prepared]) -> Reject:

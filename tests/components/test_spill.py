@@ -1,0 +1,201 @@
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.image_example_gen import executor, files, preparation, shards, sources, spans, spill
+from modules import features
+from tests.components.test_image_example_gen import ingest, many, record
+
+Write = Callable[..., Path]
+
+
+class Reads:
+    """Stands before the files, and counts how they are read: (path, bytes) of each read, and how many were open at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.ranges: list[tuple[str, int]] = []
+        self.most_open = self._open = 0
+        self._lock = threading.Lock()
+        self._opened = files.opened
+        monkeypatch.setattr(files, "opened", self.opened)
+
+    @contextlib.contextmanager
+    def opened(self, uri: str) -> Iterator[Any]:
+        with self._lock:
+            self._open += 1
+            self.most_open = max(self.most_open, self._open)
+        with self._opened(uri) as file:
+            yield _Counted(file, uri, self.ranges)
+        with self._lock:
+            self._open -= 1
+
+
+class _Counted:
+    def __init__(self, file: Any, uri: str, ranges: list[tuple[str, int]]):
+        self._file, self._uri, self._ranges = file, uri, ranges
+        self.seek = file.seek
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._file)
+
+    def read(self, *size: int) -> bytes:
+        content = self._file.read(*size)
+        self._ranges.append((self._uri, len(content)))
+        return content
+
+
+def prepared(number: int, content_hash: str = "") -> spill.Prepared:
+    return spill.Prepared(content_hash or f"{number:064x}", "", f"{number}.png", "a", "")
+
+
+def test_examples_of_a_shard_lie_together_and_are_read_with_one_read_of_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside, parts = spill.Spill(str(tmp_path), most=1 << 20), []
+    for number in range(600):
+        parts += aside.add(number % 7, prepared(number), b"%d" % number)
+        if number % 200 == 199:
+            parts += aside.flush()
+    assert len(list(tmp_path.iterdir())) == 3
+    assert [shard for shard, _ in parts] == [*range(7)] * 3
+    reads = Reads(monkeypatch)
+    of_shard = [part for shard, part in parts if shard == 3]
+    everything = [one for part in of_shard for one in part]
+    found = spill.read(of_shard, {(one.aside, one.offset) for one in everything})
+    assert [found[one.aside, one.offset] for one in everything] == [b"%d" % number for number in range(3, 600, 7)]
+    assert len(reads.ranges) == 3
+    assert sum(size for _, size in reads.ranges) == sum(map(len, found.values()))
+
+
+def test_what_was_said_of_an_example_is_on_the_disk_by_then(tmp_path: Path) -> None:
+    aside, said = spill.Spill(str(tmp_path), most=10), 0
+    for number in range(101):
+        for _, part in aside.add(0, prepared(number), b"x" * 3):
+            assert len(spill.read([part], {(one.aside, one.offset) for one in part})) == len(part)
+            said += len(part)
+        assert said > number - 4  # no more than ten bytes wait
+    assert said < 101
+    assert sum(len(part) for _, part in aside.flush()) == 101 - said
+    assert aside.flush() == []
+
+
+def test_examples_that_are_not_wanted_are_not_kept_in_memory(tmp_path: Path) -> None:
+    aside = spill.Spill(str(tmp_path), most=1 << 20)
+    for number in range(10):
+        aside.add(0, prepared(number), b"%d" % number)
+    ((_, part),) = aside.flush()
+    assert spill.read([part], {(part[4].aside, part[4].offset)}) == {(part[4].aside, part[4].offset): b"4"}
+
+
+def test_a_file_that_ends_too_early_is_named(tmp_path: Path) -> None:
+    aside = spill.Spill(str(tmp_path), most=1 << 20)
+    aside.add(0, prepared(0), b"0123456789")
+    ((_, part),) = aside.flush()
+    Path(part[0].aside).write_bytes(b"01234")
+    with pytest.raises(OSError, match=f"{part[0].aside}: ends before byte 10"):
+        spill.read([part], set())
+
+
+@pytest.mark.parametrize(
+    ("pictures", "size", "shards_", "least"), [(1_000_000, 51_200, 400, 256_000), (1_000_000, 1_000, 16, 256_000)]
+)
+def test_ranges_are_long_with_a_million_pictures(
+    monkeypatch: pytest.MonkeyPatch, pictures: int, size: int, shards_: int, least: int
+) -> None:
+    monkeypatch.setattr(
+        sources,
+        "list_files",
+        lambda _: (sources.ImageFile(f"{number}.jpg", "", "a", "", 0, size, 0) for number in range(pictures)),
+    )
+    portion = spill.portion_bytes(pictures * size, shards_)
+    random, ranges, largest = np.random.default_rng(1), 0, 0
+    for unit in executor.list_units(spans.Location("x"), portion):
+        ranges += len(np.unique(random.integers(0, shards_, len(unit))))
+        largest = max(largest, sum(file.size for file in unit))
+    assert pictures * size / ranges >= least
+    assert largest < spill.BUFFER
+
+
+def test_few_pictures_are_divided_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def units(pictures: int, size: int, shards_: int) -> int:
+        entries = [sources.ImageFile(f"{number}.jpg", "", "a", "", 0, size, 0) for number in range(pictures)]
+        monkeypatch.setattr(sources, "list_files", lambda _: iter(entries))
+        return len(list(executor.list_units(spans.Location("x"), spill.portion_bytes(pictures * size, shards_))))
+
+    assert units(2_000, 51_200, 16) >= 8
+    assert units(2_000, 200, 1) >= 8
+    assert units(2_000, 0, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["tree", "records"])
+def test_what_is_written_does_not_depend_on_how_the_work_is_divided(
+    picture_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pictures = many("a", 40) | many("b", 40, 50) | {f"a/copy/{i}.png": many("a", 40)[f"a/{i}.png"] for i in range(5)}
+    source, given = picture_folder(pictures), {}
+    if kind == "records":
+        for number in range(3):
+            with tf.io.TFRecordWriter(str(source / f"{number}.tfrecord")) as writer:
+                for path, content in [*pictures.items()][number::3]:
+                    writer.write(record(content, path[0]))
+        source = source / "*.tfrecord"
+        given = {"record_features": {"image": "image/encoded", "label": "image/class", "split": None}}
+    written = []
+    for portion, buffer in [(1, 1), (2_000, 1_000_000), (10_000, 3_000), (1_000_000, 1_000_000)]:
+        monkeypatch.setattr(spill, "portion_bytes", lambda *_, portion=portion: portion)
+        monkeypatch.setattr(spill, "BUFFER", buffer)
+        ingested = ingest(source, tmp_path / f"{portion}-{buffer}", shard_megabytes=0.01, **given)
+        assert len(ingested.files["train"]) > 2
+        written.append(
+            {(split, Path(path).name): Path(path).read_bytes() for split, paths in ingested.files.items() for path in paths}
+        )
+    assert all(one == written[0] for one in written)
+
+
+def test_shards_are_read_back_once_with_few_files_open(
+    picture_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = picture_folder(many("a", 200) | many("b", 200, 500))
+    monkeypatch.setattr(spill, "portion_bytes", lambda *_: 2_000)
+    monkeypatch.setattr(spill, "BUFFER", 100_000)
+    units = len(list(executor.list_units(spans.Location(str(folder)), 2_000)))
+    assert units > 50
+    reads = Reads(monkeypatch)
+    ingested = ingest(folder, tmp_path / "out", shard_megabytes=0.05)
+    shard_count = len(ingested.files["train"])
+    aside = [(path, size) for path, size in reads.ranges if "aside" in path]
+    assert len({path for path, _ in aside}) == units
+    assert len(aside) <= units * shard_count
+    written = sum(example.ByteSize() for examples in ingested.examples.values() for example in examples)
+    assert sum(size for _, size in aside) == written
+    assert reads.most_open <= 16
+
+
+def test_a_bundle_that_is_tried_again_leaves_nothing_twice(tmp_path: Path) -> None:
+    """What a worker that died had put aside is named by nobody."""
+    settings = preparation.Settings((255, 255, 255), 10_000, "image", "label", "")
+    unit = []
+    for path, content in (many("a", 6) | many("b", 6, 50)).items():
+        file = tmp_path / path.replace("/", "-")
+        file.write_bytes(content)
+        unit.append(sources.ImageFile(path, str(file), path[0], "", 0, file.stat().st_size, file.stat().st_mtime_ns))
+    function = preparation.PrepareImages(settings, str(tmp_path / "aside"), 2)
+    (tmp_path / "aside").mkdir()
+    function.setup()
+    list(function.process(unit))
+    parts = [part for part in function.process(unit) if not isinstance(part, beam.pvalue.TaggedOutput)]
+    function.teardown()
+    assert len(list((tmp_path / "aside").iterdir())) == 2
+    folders = {split: str(tmp_path / f"Split-{split}") for split in features.SPLITS}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    writing = shards.WriteShard(folders, {"train": 1, "eval": 1, "test": 1}, 2, True)
+    counts = [count for shard, part in parts for (_, count) in writing.process((shard, [part]))]
+    assert sum(counts) == 12
