@@ -1,0 +1,205 @@
+"""Finds near copies among many pictures: one photograph resized, cropped a little, or saved again.
+
+A crop of a picture has about the perceptual hash of one of a few windows of it. So the hash of each picture and of its
+windows, with the bits flipped that are least sure, is looked up among the hashes of all pictures, half a hash at a time:
+halves of near copies are nearly always equal, and those of others rarely. Who is met is confirmed by `overlays`.
+
+The work grows with the number of pictures, not its square, whatever they show: where many share half a hash, each meets
+those next to it in brightness.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+
+from components.image_example_gen import overlays, signatures
+from components.image_example_gen.signatures import BITS, HASH_SIDE, WHOLE
+
+CROP = 0.05
+"""The share of height and width that a crop may lack."""
+
+_KEPT = 1 - CROP
+_PLACES = ((0.0, _KEPT), (CROP / 2, _KEPT), (CROP, _KEPT), (0.0, 1.0))
+_WINDOWS = np.array(sorted((*r, *c) for r, c in itertools.product(_PLACES, _PLACES))[::-1], np.float32)
+# Half a hash: 24 bits, every other one in the order of frequencies. The first coefficient is the mean, and no bit of use.
+_FREQUENCIES = np.add.outer(np.arange(HASH_SIDE) ** 2, np.arange(HASH_SIDE) ** 2).reshape(-1)
+_ORDER = np.argsort(_FREQUENCIES, kind="stable")[1:]
+_HALVES = (_ORDER[0::2], _ORDER[1::2])
+_KEY_BITS = BITS // 2
+# The least sure bits of half a hash, each tried both ways: all but one in a thousand copies are met.
+_UNSURE = 3
+_FLIPS = np.array([*itertools.product((0, 1), repeat=_UNSURE)], np.uint32)
+# Coefficients of a copy differ from the nearest window's by up to a sixth of their length, and by what rounding makes.
+_NEAR, _ROUNDING = 0.2, 1.0
+_NEIGHBOURS = 16
+_CONFIRMED = 16
+_PICTURES_AT_ONCE = 1024
+_PAIRS_AT_ONCE = 2048
+_MET_AT_ONCE = 2**18
+_ASPECT = 0.1
+
+
+def pairs(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Find near copies: as many pairs as it takes to connect all copies of a picture, and no more.
+
+    Args:
+      found: signatures `[pictures]`, in memory or memory-mapped.
+      ids: of the pictures, `[pictures]`, of a type that sorts, such as `S32`; equal ones only for equal pictures. The result
+        follows from pictures and ids, and not from their order.
+
+    Returns:
+      Places in `found` of two pictures each, int64 `[pairs, 2]`, the one with the smaller id first, sorted by ids. Whoever
+      is connected by pairs is a near copy of another in the same group, if not of all.
+    """
+    order = np.argsort(ids, kind="stable")
+    pictures = len(order)
+    if pictures < 2:
+        return np.empty((0, 2), np.int64)
+    known = _coefficients(found, order)
+    alike = _forest(np.concatenate([np.empty((0, 2), np.int64), *_side_by_side(found, order, known)]), pictures)
+    first = np.unique(_groups(alike, pictures), return_index=True)[1]
+    met = [first[two] for two in _looked_up(found, order[first], known[first])]
+    together = _forest(np.concatenate([alike, *met]), pictures)
+    return order[together]
+
+
+class _Half:
+    """All pictures by half of their hashes, and by their brightness where that is equal."""
+
+    def __init__(self, known: np.ndarray, bits: np.ndarray):
+        self._bits = bits
+        keys = _keys(signatures.sureness(known)[:, bits])
+        places = _placed(keys, known[:, 0])
+        self._pictures = np.argsort(places, kind="stable")
+        self._places = places[self._pictures]
+        self._keys, self._starts = np.unique(keys[self._pictures], return_index=True)
+        self._ends = np.append(self._starts[1:], len(known))
+
+    def met(self, sure: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return who is met by windows `[windows, BITS]` of these means, each meeting a few at most: (window, picture)."""
+        sure = sure[:, self._bits]
+        unsure = np.argpartition(np.abs(sure), _UNSURE, axis=1)[:, :_UNSURE]
+        flips = (np.uint32(1) << unsure.astype(np.uint32)) @ _FLIPS.T
+        asked = (_keys(sure)[:, None] ^ flips).reshape(-1)
+        at = np.minimum(np.searchsorted(self._keys, asked), len(self._keys) - 1)
+        hits = np.flatnonzero(self._keys[at] == asked)
+        start, end = self._starts[at[hits]], self._ends[at[hits]]
+        many = np.flatnonzero(end - start > _NEIGHBOURS)
+        level = np.searchsorted(self._places, _placed(asked[hits[many]], means[hits[many] // len(_FLIPS)]))
+        start[many] = np.clip(level - _NEIGHBOURS // 2, start[many], end[many] - _NEIGHBOURS)
+        end[many] = start[many] + _NEIGHBOURS
+        lengths = end - start
+        steps = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+        return np.repeat(hits // len(_FLIPS), lengths), self._pictures[np.repeat(start, lengths) + steps]
+
+
+def _coefficients(found: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return those of whole pictures, float32 `[pictures, BITS]`."""
+    matrix = signatures.projection(np.array([WHOLE]))
+    parts = [signatures.coefficients(found["luma"][part], matrix)[:, 0] for part in _parts(order, _PICTURES_AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _side_by_side(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
+    """Confirm neighbours among all pictures, sorted by half a hash and by brightness: however many copies there are.
+
+    So thousands of copies are one picture to the search that follows.
+    """
+    shapes = found["width"][order] / found["height"][order]
+    colours = np.concatenate([found["chroma"][part].mean((1, 2)) for part in _parts(order, _PICTURES_AT_ONCE)])
+    whole = np.array([WHOLE], np.float32)
+    sure = signatures.sureness(known)
+    for half in _HALVES:
+        keys = _keys(sure[:, half])
+        line = np.lexsort((colours[:, 1], colours[:, 0], shapes, known[:, 0], keys))
+        two = np.stack([line[:-1], line[1:]], 1)
+        two = two[keys[two[:, 0]] == keys[two[:, 1]]]
+        two = two[_near(known[two[:, 0]], known[two[:, 1]])]
+        for part in _parts(two, _PAIRS_AT_ONCE):
+            one, other = found[order[part]].T
+            yield part[overlays.same(one, other, whole.repeat(len(part), 0))]
+
+
+def _looked_up(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
+    """Confirm whom windows of pictures meet."""
+    halves = [_Half(known, bits) for bits in _HALVES]
+    matrix = signatures.projection(_WINDOWS)
+    logs = np.log(found["width"][order] / found["height"][order])
+    for start in range(0, len(order), _PICTURES_AT_ONCE):
+        here = found[order[start : start + _PICTURES_AT_ONCE]]
+        windows = signatures.coefficients(here["luma"], matrix).reshape(-1, BITS)
+        sure = signatures.sureness(windows)
+        asked, met = np.concatenate([half.met(sure, windows[:, 0]) for half in halves], axis=1)
+        picture = start + asked // len(_WINDOWS)
+        possible = (picture != met) & (np.abs(logs[picture] - logs[met]) <= _ASPECT + 2 / here["width"].min())
+        asked, met = asked[possible], met[possible]
+        asked, met = _nearest(windows, known, asked, met)
+        picture = asked // len(_WINDOWS)
+        for part in _parts(np.arange(len(asked)), _PAIRS_AT_ONCE):
+            one, other = here[picture[part]], found[order[met[part]]]
+            same = part[overlays.same(one, other, _WINDOWS[asked[part] % len(_WINDOWS)])]
+            yield np.stack([start + picture[same], met[same]], 1)
+
+
+def _nearest(windows: np.ndarray, known: np.ndarray, asked: np.ndarray, met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep, of those whom the windows of a picture meet, the few that are nearest, each with its nearest window."""
+    kept = []
+    for part in _parts(np.arange(len(asked)), _MET_AT_ONCE):
+        kept.append(part[_near(windows[asked[part]], known[met[part]])])
+    near = np.concatenate(kept) if kept else np.empty(0, np.int64)
+    asked, met = asked[near], met[near]
+    distance = np.concatenate(
+        [((windows[asked[p]] - known[met[p]]) ** 2).sum(1) for p in _parts(np.arange(len(asked)), _MET_AT_ONCE)]
+        or [np.empty(0)]
+    )
+    picture = asked // len(_WINDOWS)
+    order = np.lexsort((asked, distance, met, picture))
+    asked, met, picture, distance = asked[order], met[order], picture[order], distance[order]
+    new = np.append(True, (picture[1:] != picture[:-1]) | (met[1:] != met[:-1]))[: len(picture)]
+    asked, met, picture, distance = asked[new], met[new], picture[new], distance[new]
+    order = np.lexsort((met, distance, picture))
+    rank = np.arange(len(order)) - np.searchsorted(picture[order], picture[order])
+    order = order[rank < _CONFIRMED]
+    return asked[order], met[order]
+
+
+def _near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Tell which coefficients can be those of near copies, bool `[pairs]`."""
+    distance = np.sqrt(((one - other) ** 2).sum(1))
+    return distance <= _NEAR * np.sqrt((other[:, 1:] ** 2).sum(1)) + _ROUNDING
+
+
+def _keys(sure: np.ndarray) -> np.ndarray:
+    return (sure > 0) @ (np.uint32(1) << np.arange(sure.shape[1], dtype=np.uint32))
+
+
+def _placed(keys: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """One number to sort by: the key, then the mean, 0 to 255, in steps of 2^-24."""
+    return (keys.astype(np.uint64) << np.uint64(32)) + (np.clip(means, 0, 255).astype(np.float64) * 2**24).astype(np.uint64)
+
+
+def _groups(two: np.ndarray, pictures: int) -> np.ndarray:
+    """Return which pictures are connected, a number for each, int32 `[pictures]`."""
+    return scipy.sparse.csgraph.connected_components(_graph(two, pictures), directed=False)[1]
+
+
+def _forest(two: np.ndarray, pictures: int) -> np.ndarray:
+    """Return as many of the pairs as connect what all of them do, sorted, the smaller place first."""
+    two = np.unique(np.sort(two, axis=1), axis=0)
+    tree = scipy.sparse.csgraph.minimum_spanning_tree(_graph(two, pictures)).tocoo()
+    return np.unique(np.sort(np.stack([tree.row, tree.col], 1), axis=1), axis=0).astype(np.int64)
+
+
+def _graph(two: np.ndarray, pictures: int) -> scipy.sparse.csr_array:
+    # Weights that differ make the tree the same each time.
+    weights = np.arange(1, len(two) + 1, dtype=np.float64)
+    return scipy.sparse.csr_array((weights, (two[:, 0], two[:, 1])), shape=(pictures, pictures))
+
+
+def _parts(rows: np.ndarray, length: int) -> Iterator[np.ndarray]:
+    return (rows[start : start + length] for start in range(0, len(rows), length))
