@@ -109,10 +109,10 @@ def with_component(source: str, output: str) -> float:
         for key, given in spec.exec_properties.items()
     }
     examples, rejects = standard_artifacts.Examples(), component.Rejects()
-    examples.uri, rejects.uri = os.path.join(output, "examples"), os.path.join(output, "rejects")
+    examples.uri, rejects.uri = os.path.join(output, "examples", "1"), os.path.join(output, "rejects", "1")
     context = executor.Executor.Context(beam.arguments(schema.Beam()), tmp_dir=os.path.join(output, "tmp"), unique_id="1")
     started = time.perf_counter()
-    properties |= driver.resolve(properties)
+    properties |= driver.resolve(properties, examples.uri)
     executor.Executor(context).Do({}, {"examples": [examples], "rejects": [rejects]}, properties)
     return time.perf_counter() - started
 

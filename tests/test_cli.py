@@ -217,13 +217,13 @@ class Probe:
 
 def test_predict_prepares_every_kind_of_file_as_ingestion_does(tmp_path: Path) -> None:
     settings = preparation.Settings((0, 128, 255), 1000, "image", "label", "")
-    ingestion, probe = preparation.PrepareImages(settings, str(tmp_path), 1), Probe()
+    ingestion, probe = preparation.PrepareImages(settings, "", str(tmp_path), 1), Probe()
     paths, expected = [], []
     for number, (make, *_) in enumerate(corpus.VALID.values()):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(make(number))
         paths.append(str(path))
-        file = sources.ImageFile(path.name, str(path), "cat", "", 0, path.stat().st_size, 0)
+        file = sources.ImageFile(path.name, str(path), "cat", "", 0, path.stat().st_size, path.stat().st_mtime_ns)
         _, record = ingestion._prepare_file(file)
         expected += tf.train.Example.FromString(record).features.feature["image"].bytes_list.value
     answers = list(pictures.answers(probe, paths, probe.preparation, 1, 32, 1))

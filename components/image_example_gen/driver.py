@@ -1,21 +1,30 @@
-"""ImageExampleGen's driver: which spans are read, and whether they are what was read before."""
+"""ImageExampleGen's driver: which spans are read, what is in them, and whether that is what was read before."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 from tfx.components.example_gen import driver, utils
 from tfx.orchestration import data_types
+from tfx.orchestration.portable import data_types as portable_data_types
 from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
-from components.image_example_gen import executor, sources, spans
+from components.image_example_gen import executor, inventory, sources, spans
 
 
 class Driver(driver.Driver):
-    """Resolves the source to locations and fingerprints every file there, by path, size and modification time."""
+    """Resolves the source to locations, lists every file there, and fingerprints the list: paths, sizes and times."""
+
+    def run(self, execution_info: portable_data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Resolve the source for an execution, beside whose artifacts the list is kept."""
+        (examples,) = execution_info.output_dict[standard_component_specs.EXAMPLES_KEY]
+        self._examples = examples.uri
+        return super().run(execution_info)
 
     def resolve_exec_properties(
         self,
@@ -25,14 +34,15 @@ class Driver(driver.Driver):
     ) -> dict[str, Any]:
         """Add the span, the version, the fingerprint, the locations and the volume in bytes of the source."""
         del pipeline_info, component_info
-        return {**exec_properties, **resolve(exec_properties)}
+        return {**exec_properties, **resolve(exec_properties, self._examples)}
 
 
-def resolve(exec_properties: dict[str, Any]) -> dict[str, Any]:
-    """Return what the executor needs to know of the source, besides what the component says.
+def resolve(exec_properties: dict[str, Any], examples: str) -> dict[str, Any]:
+    """List the source and return what the executor needs to know of it, besides the list and what the component says.
 
     Args:
       exec_properties: of the component.
+      examples: URI of the artifact that will be made from it; the list lies beside it.
 
     Raises:
       DataError: there is no such source, or no span in it.
@@ -43,7 +53,7 @@ def resolve(exec_properties: dict[str, Any]) -> dict[str, Any]:
     proto_utils.json_to_proto(exec_properties[standard_component_specs.RANGE_CONFIG_KEY], window)
     base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
     locations = spans.resolve(base, config.splits[0].pattern, window.rolling_range.num_spans)
-    survey = sources.survey(locations)
+    survey = inventory.write(itertools.chain.from_iterable(map(sources.list_files, locations)), examples)
     return {
         utils.SPAN_PROPERTY_NAME: locations[-1].span,
         utils.VERSION_PROPERTY_NAME: locations[-1].version,

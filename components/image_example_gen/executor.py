@@ -9,11 +9,12 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
 from tfx import types
+from tfx.components.example_gen import utils
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
@@ -21,7 +22,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
-from components.image_example_gen import files, preparation, rejects, shards, sources, spans, spill
+from components.image_example_gen import files, inventory, preparation, rejects, shards, sources, spans, spill
 
 REJECTS_KEY = "rejects"
 SETTINGS_KEY = "settings"
@@ -29,7 +30,6 @@ LOCATIONS_KEY = "locations"
 VOLUME_KEY = "volume"
 PICTURES_PROPERTY = "pictures"
 
-_MOST_FILES = 10_000
 _log = logging.getLogger("finetune.components.image_example_gen")
 
 
@@ -52,7 +52,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
           input_dict: empty.
           output_dict: `examples` and `rejects`.
-          exec_properties: `settings` as the component took them; `locations` and `volume` as the driver found them.
+          exec_properties: `settings` as the component took them; `locations`, `volume` and the fingerprint of what was
+            listed as the driver found them.
 
         Raises:
           DataError: there is nothing to learn from, or a split is left empty.
@@ -63,7 +64,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples.split_names = artifact_utils.encode_split_names(list(settings["splits"]))
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in settings["splits"]}
         count = max(1, math.ceil(exec_properties[VOLUME_KEY] / (settings["shard_megabytes"] * 1e6)))
-        portion = spill.portion_bytes(exec_properties[VOLUME_KEY], count)
+        listed = inventory.place(examples.uri, exec_properties[utils.FINGERPRINT_PROPERTY_NAME])
+        with inventory.opened(listed) as found:
+            units = list(found.units(spill.portion_bytes(exec_properties[VOLUME_KEY], count)))
+            class_labels = found.class_labels()
         report = artifact_utils.get_single_uri(output_dict[REJECTS_KEY])
         for folder in (*folders.values(), report):
             fileio.makedirs(folder)
@@ -71,13 +75,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         fileio.makedirs(aside)
         try:
             with self._make_beam_pipeline() as pipeline:
-                _ingest(pipeline, locations, settings, folders, count, portion, aside, report)
+                _ingest(pipeline, listed, units, settings, folders, count, aside, report)
         finally:
             with contextlib.suppress(OSError):
                 fileio.rmtree(aside)
         lines = [json.dumps({"span": at.span, "name": at.name}, ensure_ascii=False) + "\n" for at in locations if at.name]
         io_utils.write_string_file(os.path.join(report, rejects.SPANS_FILE), "".join(lines))
-        _write_empty(report, locations)
+        _write_empty(report, class_labels)
         summary = rejects.read_summary(report)
         if summary.rejected:
             # The file that names all may not outlive the run; who shows its end names the one that does.
@@ -98,42 +102,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples.set_int_custom_property(PICTURES_PROPERTY, summary.total)
 
 
-def list_units(location: spans.Location, portion: int) -> Iterator[Any]:
-    """List what a location holds, in portions for one worker.
-
-    Args:
-      location: of the source.
-      portion: about as many bytes each has.
-
-    Yields:
-      Lists of ImageFiles and RecordFiles, and Rejects one by one, tagged.
-    """
-    unit: list[sources.ImageFile | sources.RecordFile] = []
-    size = 0
-    for entry in sources.list_files(location):
-        if isinstance(entry, rejects.Reject):
-            yield beam.pvalue.TaggedOutput(preparation.REJECTS, entry)
-            continue
-        unit.append(entry)
-        size += entry.size
-        if size >= portion or len(unit) == _MOST_FILES:
-            yield unit
-            unit, size = [], 0
-    if unit:
-        yield unit
-
-
 def _ingest(
     pipeline: beam.Pipeline,
-    locations: Iterable[spans.Location],
+    listed: str,
+    units: Iterable[inventory.Unit],
     settings: dict[str, Any],
     folders: dict[str, str],
     count: int,
-    portion: int,
     aside: str,
     report: str,
 ) -> None:
-    """Build the Beam pipeline from the locations to the shards and the report."""
+    """Build the Beam pipeline from what was listed to the shards and the report."""
     names = settings["features"]
     reading = preparation.Settings(
         background=tuple(settings["background"]),
@@ -142,16 +121,12 @@ def _ingest(
         label_feature=names["label"],
         split_feature=names["split"] or "",
     )
-    listed = (
-        pipeline
-        | "Locations" >> beam.Create(list(locations))
-        | "List" >> beam.FlatMap(list_units, portion).with_outputs(preparation.REJECTS, main="units")
-    )
     prepared = (
-        listed.units
+        pipeline
+        | "Units" >> beam.Create(list(units))
         | "Spread" >> beam.Reshuffle()
         | "Prepare"
-        >> beam.ParDo(preparation.PrepareImages(reading, aside, count)).with_outputs(
+        >> beam.ParDo(preparation.PrepareImages(reading, listed, aside, count)).with_outputs(
             preparation.REJECTS, preparation.OTHERS, main="pictures"
         )
     )
@@ -163,7 +138,7 @@ def _ingest(
             preparation.REJECTS, shards.DUPLICATES, main="counts"
         )
     )
-    all_rejects = [branch[preparation.REJECTS] for branch in (listed, prepared, written)]
+    all_rejects = [branch[preparation.REJECTS] for branch in (prepared, written)]
     _ = (
         all_rejects
         | "AllRejects" >> beam.Flatten()
@@ -189,10 +164,9 @@ def _ingest(
     )
 
 
-def _write_empty(report: str, locations: Iterable[spans.Location]) -> None:
+def _write_empty(report: str, class_labels: set[str]) -> None:
     """Write down which classes have a folder and no picture that could be used."""
-    used = rejects.read_labels(report)
-    empty = sorted({label for location in locations for label in sources.class_folders(location)} - used)
+    empty = sorted(class_labels - rejects.read_labels(report))
     lines = "".join(json.dumps({"label": label}, ensure_ascii=False) + "\n" for label in empty)
     io_utils.write_string_file(os.path.join(report, rejects.EMPTY_FILE), lines)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 _FILE = "file://"
+_log = logging.getLogger("finetune.components.image_example_gen")
 ERRORS = (OSError, ValueError)
 """What is raised here."""
 
@@ -61,12 +63,62 @@ def look_up(uri: str) -> Stat:
         return Stat(there.length, there.mtime_nsec, there.is_directory)
 
 
+def scan(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder of this machine, sorted by name: of what kind each is, is known without asking for it."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def below(folder: str) -> list[tuple[str, Stat]] | None:
+    """Return the files below a folder on an object store, whose listing tells their sizes and times with their names.
+
+    Args:
+      folder: a location, not on this machine.
+
+    Returns:
+      Their paths below the folder, sorted, and what is known of them; None where nothing lists folders in this way.
+    """
+    from apache_beam.io import filesystem, filesystems
+
+    try:
+        if filesystems.FileSystems.get_filesystem(folder).has_dirs():
+            return None
+        pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in folder)
+        (match,) = filesystems.FileSystems.match([f"{pattern}/**"])
+    except ValueError:  # Beam does not know it
+        return None
+    except filesystem.BeamIOError as error:
+        _log.warning("%s: not listed at one go, but file by file, which takes its time: %s", folder, error)
+        return None
+    found = ((one.path[len(folder) + 1 :], one) for one in match.metadata_list)
+    return sorted(
+        (path, Stat(one.size_in_bytes, round(one.last_updated_in_seconds * 1e9), is_folder=False))
+        for path, one in found
+        if not path.endswith("/") and path  # stands for a folder
+    )
+
+
 def names(folder: str) -> list[str]:
     """Return the sorted names in a folder."""
     if is_local(folder):
         return sorted(os.listdir(folder))
     with _as_os_errors() as fileio:
         return sorted(name.rstrip("/") for name in fileio.listdir(folder))
+
+
+def is_as_listed(file: Any, uri: str, size: int, modified: int) -> bool:
+    """Return whether an open file is what was listed, as far as that costs nothing: on this machine alone.
+
+    Args:
+      file: as `opened` returns it.
+      uri: where it is.
+      size: bytes, when it was listed.
+      modified: nanoseconds since 1970, then.
+    """
+    if not is_local(uri):
+        return True
+    found = os.fstat(file.fileno())
+    return (found.st_size, found.st_mtime_ns) == (size, modified)
 
 
 def matches(pattern: str) -> list[str]:

@@ -34,30 +34,64 @@ class FoundFile(NamedTuple):
     modified: int
 
 
-def walk(root: str) -> Iterator[FoundFile | Reject]:
-    """List the files below a folder, sorted in each, with the names of one folder a level in memory.
+class Folder(NamedTuple):
+    """A folder: its path below the root, and whether a link leads there."""
 
-    Hidden files and folders and the like of `Thumbs.db` are passed over.
+    path: str
+    is_link: bool
+
+
+def top(root: str, hasty: bool = False) -> list[FoundFile | Folder | Reject]:
+    """List what is in a folder itself.
 
     Args:
       root: the folder.
+      hasty: as for `walk`.
 
-    Yields:
-      Each file, or why it can't be taken: its name is not UTF-8, it leads outside the root, it can't be read.
+    Raises:
+      OSError, ValueError: it can't be listed.
     """
     with futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
+        return list(_entries(root, "", pool, hasty))
+
+
+def walk(
+    root: str, first: Iterable[FoundFile | Folder | Reject], levels: int = 1, hasty: bool = False
+) -> Iterator[FoundFile | Folder | Reject]:
+    """List the files below a folder, with the names of one folder a level in memory.
+
+    Hidden files and folders and the like of `Thumbs.db` are passed over. Each folder is listed once; on an object store,
+    those on the last of the levels with all below them.
+
+    Args:
+      root: the folder.
+      first: what is in it, as `top` returns it.
+      levels: of folders that are listed one by one in any case.
+      hasty: look no further into a folder, but for folders in it, than up to the first file that may be a picture.
+
+    Yields:
+      Each file and folder, or why it can't be taken: its name is not UTF-8, it leads outside the root, it can't be read.
+    """
+    at_one_go = not hasty and not files.is_local(root)
+    with futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
         # As deep as folders lie, so no recursion.
-        levels = [_entries(root, "", pool)]
-        while levels:
-            found = next(levels[-1], None)
+        waiting = [iter(first)]
+        while waiting:
+            found = next(waiting[-1], None)
             if found is None:
-                levels.pop()
-            elif not isinstance(found, str):
-                yield found
-            elif files.is_local(root) and os.path.islink(os.path.join(root, found)):
-                yield _linked(root, found)
+                waiting.pop()
+            elif isinstance(found, Folder) and found.is_link:
+                yield _linked(root, found.path)
             else:
-                levels.append(_entries(root, found, pool))
+                yield found
+                if not isinstance(found, Folder):
+                    continue
+                objects = None
+                if at_one_go and found.path.count("/") + 1 >= levels:
+                    objects = files.below(os.path.join(root, found.path))
+                    at_one_go = objects is not None
+                deeper = _below(root, found.path, pool, hasty) if objects is None else _objects(root, found.path, objects)
+                waiting.append(deeper)
 
 
 def stat_files(root: str, paths: Iterable[str]) -> Iterator[FoundFile | Reject]:
@@ -72,8 +106,8 @@ def stat_files(root: str, paths: Iterable[str]) -> Iterator[FoundFile | Reject]:
     """
     with futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
         for found in _stat_all(root, paths, pool):
-            if isinstance(found, str):
-                yield Reject(found, rejects.UNREADABLE, "is a folder")
+            if isinstance(found, Folder):
+                yield Reject(found.path, rejects.UNREADABLE, "is a folder")
             else:
                 yield found
 
@@ -133,46 +167,102 @@ def _linked(root: str, link: str) -> Reject:
     return Reject(link, rejects.CONTAINER, message)
 
 
-def _entries(root: str, below: str, pool: futures.Executor) -> Iterator[FoundFile | Reject | str]:
-    """What is in a folder; a folder comes as its path."""
+def _below(root: str, folder: str, pool: futures.Executor, hasty: bool) -> Iterator[FoundFile | Folder | Reject]:
     try:
-        names = files.names(os.path.join(root, below) if below else root)
+        yield from _entries(root, folder, pool, hasty)
     except files.ERRORS as error:
         message = f"the folder can't be listed, and nobody knows what is in it: {reason_of(error)}"
-        yield Reject(below or os.path.basename(root), rejects.CONTAINER, message)
+        yield Reject(folder, rejects.CONTAINER, message)
+
+
+def _objects(root: str, folder: str, objects: Iterable[tuple[str, files.Stat]]) -> Iterator[FoundFile | Folder | Reject]:
+    for name, found in objects:
+        if not any(map(is_hidden, name.split("/"))):
+            path = f"{folder}/{name}"
+            yield _problem(root, path) or FoundFile(path, found.size, found.modified)
+
+
+def _entries(root: str, below: str, pool: futures.Executor, hasty: bool) -> Iterator[FoundFile | Folder | Reject]:
+    """What is in a folder."""
+    full, prefix = (os.path.join(root, below), f"{below}/") if below else (root, "")
+    if files.is_local(root):
+        entries = (entry for entry in files.scan(full) if not is_hidden(entry.name))
+        yield from _stat_entries(root, prefix, entries, hasty)
         return
-    yield from _stat_all(root, [f"{below}/{name}" if below else name for name in names if not is_hidden(name)], pool)
+    paths = [f"{prefix}{name}" for name in files.names(full) if not is_hidden(name)]
+    for found in _stat_all(root, paths, pool, _STAT_THREADS if hasty else _STATS_AT_ONCE):
+        yield found
+        if hasty and _may_be_a_picture(found):
+            return
 
 
-def _stat_all(root: str, paths: Iterable[str], pool: futures.Executor) -> Iterator[FoundFile | Reject | str]:
-    """Look paths up, many at once; a folder comes back as its path."""
+def _stat_entries(
+    root: str, prefix: str, entries: Iterable[os.DirEntry[str]], hasty: bool
+) -> Iterator[FoundFile | Folder | Reject]:
+    """Look up what is in a folder of this machine, with one call a file and none a folder, but for links."""
+    enough = False
+    for entry in entries:
+        if enough and not entry.is_dir():
+            continue
+        path = f"{prefix}{entry.name}"
+        found: FoundFile | Folder | Reject
+        if entry.is_symlink() or not _is_utf8(entry.name):
+            found = _stat(root, path)
+        elif entry.is_dir():
+            found = Folder(path, is_link=False)
+        else:
+            try:
+                seen = entry.stat()
+                found = FoundFile(path, seen.st_size, seen.st_mtime_ns)
+            except OSError as error:
+                found = Reject(path, rejects.UNREADABLE, f"can't be read: {reason_of(error)}")
+        yield found
+        enough = hasty and (enough or _may_be_a_picture(found))
+
+
+def _may_be_a_picture(found: FoundFile | Folder | Reject) -> bool:
+    return isinstance(found, FoundFile) and not is_container(found.path)
+
+
+def _stat_all(
+    root: str, paths: Iterable[str], pool: futures.Executor, at_once: int = _STATS_AT_ONCE
+) -> Iterator[FoundFile | Folder | Reject]:
+    """Look paths up, many at once."""
     if files.is_local(root):  # a look-up takes microseconds there, less than handing it to a thread
         yield from (_stat(root, path) for path in paths)
         return
     remaining = iter(paths)
-    while batch := list(itertools.islice(remaining, _STATS_AT_ONCE)):
+    while batch := list(itertools.islice(remaining, at_once)):
         yield from pool.map(_stat, itertools.repeat(root), batch)
 
 
-def _stat(root: str, path: str) -> FoundFile | Reject | str:
+def _stat(root: str, path: str) -> FoundFile | Folder | Reject:
     full = os.path.join(root, path)
     try:
         if problem := _problem(root, path):
             return problem
         found = files.look_up(full)
+        if found.is_folder:
+            return Folder(path, files.is_local(root) and os.path.islink(full))
     except FileNotFoundError:
         return Reject(path, rejects.UNREADABLE, f"no such file; looked for {full!r}{_hint(path)}")
     except files.ERRORS as error:
         return Reject(path, rejects.UNREADABLE, f"can't be read: {reason_of(error)}{_hint(path)}")
-    return path if found.is_folder else FoundFile(path, found.size, found.modified)
+    return FoundFile(path, found.size, found.modified)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _problem(root: str, path: str) -> Reject | None:
     """What a name or a link has against it; a folder may hold many pictures."""
     full = os.path.join(root, path)
-    try:
-        path.encode()
-    except UnicodeEncodeError:
+    if not _is_utf8(path):
         code = rejects.CONTAINER if files.is_local(root) and os.path.isdir(full) else rejects.BAD_NAME
         return Reject(rejects.printable(path), code, "the name is not UTF-8; rename it")
     if files.is_local(root) and os.path.islink(full) and leads_outside(root, path):

@@ -53,11 +53,12 @@ def is_manifest(name: str) -> bool:
     return name.lower().endswith((".csv", ".jsonl", ".ndjson"))
 
 
-def files(uri: str) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
+def files(uri: str, one_a_label: bool = False) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
     """Look up the files that a manifest names.
 
     Args:
       uri: of the manifest.
+      one_a_label: pass over rows with a label of which a file was found in earlier ones, but for the next few.
 
     Yields:
       Each row with its file, or with why that can't be taken. For a row that can't be read the row itself is empty.
@@ -66,7 +67,8 @@ def files(uri: str) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
       DataError: the file is not a manifest: not UTF-8, without the columns that it needs, or with other line ends.
     """
     root = os.path.dirname(uri)
-    rows = read(uri)
+    seen: set[str] = set()
+    rows = (row for row in read(uri) if isinstance(row, Reject) or row.label not in seen)
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         good: list[tuple[Row, str]] = []
         for row in batch:
@@ -83,8 +85,10 @@ def files(uri: str) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
                 yield row, Reject(row.path, rejects.OUTSIDE_ROOT, f"leads outside the folder of {os.path.basename(uri)}")
             else:
                 good.append((row, path))
-        found = listing.stat_files(root, [path for _, path in good])
-        yield from zip((row for row, _ in good), found, strict=True)
+        for (row, _), found in zip(good, listing.stat_files(root, [path for _, path in good]), strict=True):
+            if one_a_label and isinstance(found, listing.FoundFile):
+                seen.add(row.label)
+            yield row, found
 
 
 def read(uri: str) -> Iterator[Row | Reject]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import apache_beam as beam
 import tensorflow as tf
 
-from components.image_example_gen import files, listing, naming, parallel, rejects, sources, spill
+from components.image_example_gen import files, inventory, listing, naming, parallel, rejects, sources, spill
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
 from modules import autotuning, contents, features, headers, images
@@ -19,6 +20,8 @@ from modules import autotuning, contents, features, headers, images
 REJECTS = "rejects"
 OTHERS = "others"
 
+_CHANGED = "changed since the source was listed, or while it was read; the next run reads it anew"
+_GONE = "was there when the source was listed, and is gone; the next run lists anew"
 _Item = TypeVar("_Item")
 _log = logging.getLogger("finetune.components.image_example_gen")
 
@@ -51,19 +54,21 @@ class Settings(NamedTuple):
 
 
 class PrepareImages(beam.DoFn):
-    """Turns lists of ImageFiles and RecordFiles into (shard, list of `Prepared`), whose examples lie in one range of a file.
+    """Turns units of an inventory into (shard, list of `Prepared`), whose examples lie in one range of a file.
 
     The output `rejects` takes what can't be used, and `others` (ending, 1) for each file that is no picture.
 
     Args:
       settings: how to read.
+      listed: where the inventory lies.
       folder: where examples are put aside until they are sorted into shards; all workers share it.
       shards: how many there are.
     """
 
-    def __init__(self, settings: Settings, folder: str, shards: int):
+    def __init__(self, settings: Settings, listed: str, folder: str, shards: int):
         super().__init__()
         self._settings = settings
+        self._listed = listed
         self._folder = folder
         self._shards = shards
 
@@ -73,15 +78,18 @@ class PrepareImages(beam.DoFn):
         self._pool = futures.ThreadPoolExecutor(threads)
         self._ahead = 2 * threads
         self._done = 0
+        self._open = contextlib.ExitStack()
+        self._inventory = self._open.enter_context(inventory.opened(self._listed))
 
     def teardown(self) -> None:
         """End the threads."""
+        self._open.close()
         self._pool.shutdown()
 
-    def process(self, unit: list[sources.ImageFile | sources.RecordFile]) -> Iterator[Any]:
+    def process(self, unit: inventory.Unit) -> Iterator[Any]:
         """Yield what became of each picture: nothing of it is left to be written when it is said."""
         aside = spill.Spill(self._folder, spill.BUFFER)
-        for result in self._fates(unit):
+        for result in self._fates(self._inventory.read(unit)):
             if isinstance(result, Reject):
                 yield beam.pvalue.TaggedOutput(REJECTS, result)
             elif isinstance(result, Other):
@@ -93,12 +101,14 @@ class PrepareImages(beam.DoFn):
         yield from aside.flush()
         _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
 
-    def _fates(self, unit: list[sources.ImageFile | sources.RecordFile]) -> Iterator[_Fate]:
-        pictures = [file for file in unit if isinstance(file, sources.ImageFile)]
+    def _fates(self, entries: list[sources.Entry]) -> Iterator[_Fate]:
+        pictures = [entry for entry in entries if isinstance(entry, sources.ImageFile)]
         yield from parallel.in_order(self._pool, self._file_fate, pictures, self._ahead)
-        for file in unit:
-            if isinstance(file, sources.RecordFile):
-                yield from self._prepare_records(file)
+        for entry in entries:
+            if isinstance(entry, Reject):
+                yield entry
+            elif isinstance(entry, sources.RecordFile):
+                yield from self._prepare_records(entry)
 
     def _file_fate(self, file: sources.ImageFile) -> _Fate:
         return _guarded(self._prepare_file, file, file.path)
@@ -113,6 +123,8 @@ class PrepareImages(beam.DoFn):
             return Other(listing.kind_of(file.path))
         try:
             with files.opened(file.uri) as opened:
+                if not files.is_as_listed(opened, file.uri, file.size, file.modified):
+                    raise headers.BadImageError(rejects.CHANGED, _CHANGED)
                 encoded = opened.read(headers.SNIFFED_BYTES)
                 if headers.is_no_picture(file.path, encoded):
                     if headers.is_container(encoded):
@@ -124,11 +136,23 @@ class PrepareImages(beam.DoFn):
                     message = f"{file.size} bytes are more than any picture of image.max_megapixels needs"
                     raise headers.BadImageError(rejects.TOO_MANY_BYTES, message)
                 encoded += opened.read()
+        except FileNotFoundError:
+            raise headers.BadImageError(rejects.CHANGED, _GONE) from None
         except OSError as error:
-            return Reject(file.path, rejects.UNREADABLE, f"can't be read: {listing.reason_of(error)}")
+            raise headers.BadImageError(rejects.UNREADABLE, f"can't be read: {listing.reason_of(error)}") from None
+        if len(encoded) != file.size:
+            raise headers.BadImageError(rejects.CHANGED, _CHANGED)
         return self._prepare(file, encoded)
 
     def _prepare_records(self, file: sources.RecordFile) -> Iterator[_Fate]:
+        try:
+            found = files.look_up(file.uri)
+        except OSError as error:
+            yield Reject(file.path, rejects.CONTAINER, f"can't be read: {listing.reason_of(error)}")
+            return
+        if (found.size, found.modified) != (file.size, file.modified):
+            yield Reject(file.path, rejects.CONTAINER, _CHANGED)
+            return
         count = 0
         failure: Reject | None = None
 

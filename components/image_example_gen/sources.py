@@ -6,7 +6,6 @@ A source is a folder with one subfolder per class, the same below `train/`, `eva
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -55,21 +54,26 @@ class RecordFile(NamedTuple):
     modified: int
 
 
-class Survey(NamedTuple):
-    """What is known of a source before a file is opened: a hash of all paths, sizes and times, and the volume in bytes."""
+class ClassFolder(NamedTuple):
+    """A folder of a tree that stands for a label, whether or not there are pictures in it; its path below the source."""
 
-    fingerprint: str
-    bytes: int
+    path: str
+    label: str
 
 
-def list_files(location: Location) -> Iterator[ImageFile | RecordFile | Reject]:
+Entry = ImageFile | RecordFile | ClassFolder | Reject
+"""What a source may hold."""
+
+
+def list_files(location: Location, hasty: bool = False) -> Iterator[Entry]:
     """List what a source holds, in a fixed order, without opening a picture.
 
     Args:
       location: of the source, on any filesystem that TFX reads.
+      hasty: one file of each folder, or about one of each label of a manifest, is enough.
 
     Yields:
-      Each file that should be a picture or hold some, and each that can't be taken.
+      Each file that should be a picture or hold some, each that can't be taken, and each folder of a class.
 
     Raises:
       DataError: there is no such source, or its layout can't be understood.
@@ -77,13 +81,13 @@ def list_files(location: Location) -> Iterator[ImageFile | RecordFile | Reject]:
     uri, name = location.uri, os.path.basename(location.uri)
     # What is there by its very name is no pattern.
     if files.is_folder(uri):
-        found: Iterator[ImageFile | RecordFile | Reject] = _list_tree(location)
+        found: Iterator[Entry] = _list_tree(location, hasty)
     elif _TFRECORDS in name:
         found = _list_records(location)
     elif not files.exists(uri):
         raise DataError(f"{uri}: no such file or folder; {_EXPECTED}")
     elif manifests.is_manifest(name):
-        found = _list_manifest(location)
+        found = _list_manifest(location, hasty)
     else:
         raise DataError(f"{uri}: is a file; {_EXPECTED}")
     for entry in found:
@@ -99,21 +103,21 @@ def check(locations: Iterable[Location]) -> None:
     Raises:
       DataError: there are none, or only those of one class.
     """
-    labels: set[str] = set()
-    last: Location | None = None
-    rejected: Reject | None = None
-    for last in locations:
-        for entry in list_files(last):
-            if isinstance(entry, RecordFile):
-                return
-            if isinstance(entry, Reject):
-                rejected = rejected or entry
-                continue
-            if entry.label:
-                labels.add(entry.label)
-            if len(labels) > 1:
-                return
-    uri = last.uri if last else "data.source"
+    places = list(locations)
+    for hasty in (True, False):  # in a hurry, little is looked at where much has to be
+        labels: set[str] = set()
+        rejected: Reject | None = None
+        for place in places:
+            for entry in list_files(place, hasty):
+                if isinstance(entry, RecordFile):
+                    return
+                if isinstance(entry, Reject):
+                    rejected = rejected or entry
+                elif isinstance(entry, ImageFile) and entry.label:
+                    labels.add(entry.label)
+                if len(labels) > 1:
+                    return
+    uri = places[-1].uri if places else "data.source"
     check_classes(uri, labels)
     why = f" ({rejected.path}: {rejected.message})" if rejected else ""
     raise DataError(f"{uri}: no pictures found{why}; {_EXPECTED}")
@@ -159,50 +163,22 @@ def holds(uri: str, path: str) -> bool:
     )
 
 
-def class_folders(location: Location) -> list[str]:
-    """Return the labels that a tree has a folder for; none for other sources.
-
-    Args:
-      location: of the source.
-    """
-    if not files.is_folder(location.uri):
-        return []
-    tops = [location.uri]
-    if _has_split_folders(location.uri):
-        tops = [os.path.join(location.uri, split) for split in features.SPLITS]
-    labels = set()
-    for top in tops:
-        for name in files.names(top):
-            if not listing.is_hidden(name) and files.is_folder(os.path.join(top, name)):
-                try:
-                    labels.add(naming.clean_label(name))
-                except (ValueError, UnicodeError):
-                    continue  # its files are rejected by name
-    return sorted(labels)
-
-
-def survey(locations: Iterable[Location]) -> Survey:
-    """Tell one state of a source from another.
-
-    Args:
-      locations: of the source.
-    """
-    digest, size = hashlib.sha256(), 0
-    for location in locations:
-        for entry in list_files(location):
-            digest.update(repr(tuple(entry)).encode())
-            size += getattr(entry, "size", 0)
-    return Survey(digest.hexdigest(), size)
-
-
-def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
-    levels = 2 if _has_split_folders(location.uri) else 1
+def _list_tree(location: Location, hasty: bool) -> Iterator[ImageFile | ClassFolder | Reject]:
+    try:
+        top = listing.top(location.uri, hasty)
+    except files.ERRORS as error:
+        raise DataError(f"{location.uri}: can't be listed: {listing.reason_of(error)}") from None
+    levels = 2 if _has_split_folders(location.uri, top) else 1
     below: dict[str, set[naming.Meaning]] = {}
-    for found in listing.walk(location.uri):
+    for found in listing.walk(location.uri, top, levels, hasty):
         if isinstance(found, Reject):
             yield found
             continue
         parts = found.path.split("/")
+        if isinstance(found, listing.Folder):
+            if len(parts) == levels and (label := _label_or_none(parts[-1])):
+                yield ClassFolder(found.path, label)
+            continue
         uri = os.path.join(location.uri, found.path)
         if listing.is_container(parts[-1]):
             yield Reject(found.path, rejects.CONTAINER, listing.IN_A_CONTAINER)
@@ -214,6 +190,13 @@ def _list_tree(location: Location) -> Iterator[ImageFile | Reject]:
             yield Reject(found.path, rejects.NO_LABEL, rejects.IN_NO_CLASS)
         else:
             yield ImageFile(found.path, uri, "", "", location.span, found.size, found.modified)
+
+
+def _label_or_none(name: str) -> str | None:
+    try:
+        return naming.clean_label(name)
+    except ValueError:  # its files are rejected by name
+        return None
 
 
 def _refuse_splits_below(
@@ -232,17 +215,17 @@ def _refuse_splits_below(
         )
 
 
-def _has_split_folders(uri: str) -> bool:
+def _has_split_folders(uri: str, top: Iterable[listing.FoundFile | listing.Folder | Reject]) -> bool:
     """Whether a tree has train, eval and test above its classes."""
-    try:
-        found = [name for name in files.names(uri) if not listing.is_hidden(name)]
-    except files.ERRORS as error:
-        raise DataError(f"{uri}: can't be listed: {listing.reason_of(error)}") from None
-    meanings = {name: meaning for name in found if (meaning := naming.meaning_of(name))}
-    likely = {name: meaning for name, meaning in meanings.items() if files.is_folder(os.path.join(uri, name))}
+    # What of the top can't be read, and is a container, is a folder too.
+    folders = {
+        found.path
+        for found in top
+        if isinstance(found, listing.Folder) or (isinstance(found, Reject) and found.code == rejects.CONTAINER)
+    }
+    likely = {name: meaning for name in folders if (meaning := naming.meaning_of(name))}
     if not naming.are_splits(likely.values()):
         return False
-    folders = {name for name in found if files.is_folder(os.path.join(uri, name))}
     if folders == set(features.SPLITS):
         return True
     raise DataError(
@@ -257,9 +240,9 @@ def _named(names: Collection[str]) -> str:
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
-def _list_manifest(location: Location) -> Iterator[ImageFile | Reject]:
+def _list_manifest(location: Location, hasty: bool) -> Iterator[ImageFile | Reject]:
     root = os.path.dirname(location.uri)
-    for row, found in manifests.files(location.uri):
+    for row, found in manifests.files(location.uri, one_a_label=hasty):
         if isinstance(found, Reject):
             yield found
         else:

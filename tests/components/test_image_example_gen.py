@@ -44,17 +44,25 @@ class Ingested(NamedTuple):
         return {line["path"]: line["code"] for line in map(json.loads, lines)}
 
 
-def ingest(source: Path | str, output: Path, splits: dict[str, int] = SPLITS, **settings: object) -> Ingested:
-    """Run the component's driver and executor, and read the examples of each split back."""
+def ingest(
+    source: Path | str,
+    output: Path,
+    splits: dict[str, int] = SPLITS,
+    meanwhile: Callable[[], object] | None = None,
+    **settings: object,
+) -> Ingested:
+    """Run the component's driver, what happens meanwhile, and its executor, and read the examples of each split back."""
     spec = component.ImageExampleGen(str(source), splits, **settings).spec
     protos = (example_gen_pb2.Input, range_config_pb2.RangeConfig)
     properties = {
         key: proto_utils.proto_to_json(given) if isinstance(given, protos) else given
         for key, given in spec.exec_properties.items()
     }
-    properties |= driver.resolve(properties)
     examples, report = standard_artifacts.Examples(), component.Rejects()
-    examples.uri, report.uri = str(output / "examples"), str(output / "rejects")
+    examples.uri, report.uri = str(output / "examples" / "1"), str(output / "rejects" / "1")
+    properties |= driver.resolve(properties, examples.uri)
+    if meanwhile:
+        meanwhile()
     context = executor.Executor.Context(
         beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(output / "tmp"), unique_id="1"
     )
@@ -394,12 +402,15 @@ def test_training_sees_the_same_batches_however_many_files_there_are(picture_fol
         return [array for pair in found.as_numpy_iterator() for array in pair]
 
     many_files, one_file = batches(0.005), batches(128)
-    assert len(list((tmp_path / "0.005").glob("examples/Split-train/*"))) > 3
+    assert len(list((tmp_path / "0.005").glob("examples/1/Split-train/*"))) > 3
     for first, second in zip(many_files, one_file, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:
     settings = preparation.Settings((255, 255, 255), 100, "image", "label", "")
-    for function in (preparation.PrepareImages(settings, "x", 3), shards.WriteShard({"train": "x"}, {"train": 1}, 3, True)):
+    for function in (
+        preparation.PrepareImages(settings, "x", "y", 3),
+        shards.WriteShard({"train": "x"}, {"train": 1}, 3, True),
+    ):
         assert pickle.loads(pickle.dumps(function)).__class__ is function.__class__

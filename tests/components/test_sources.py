@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from components.image_example_gen import files, rejects, sources, spans
+from components.image_example_gen import files, inventory, rejects, sources, spans
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spans import DataError, Location
 
@@ -140,14 +140,14 @@ def test_folders_may_lie_as_deep_as_the_system_lets_them(picture_folder: Write, 
 def test_a_folder_that_can_not_be_listed_is_no_mere_file(picture_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x", "dog/more.zip": b"x", "dog/old/3.png": b"x"})
     Path(os.fsdecode(os.fsencode(folder) + b"/dog/\xff")).mkdir()
-    names = files.names
+    scan = files.scan
 
-    def closed(path: str) -> list[str]:
+    def closed(path: str) -> list[os.DirEntry]:
         if path.endswith("/old"):
             raise PermissionError(13, "Permission denied")
-        return names(path)
+        return scan(path)
 
-    monkeypatch.setattr(files, "names", closed)
+    monkeypatch.setattr(files, "scan", closed)
     assert rejected(folder) == dict.fromkeys(["dog/old", "dog/more.zip", "dog/\\xff"], rejects.CONTAINER)
 
 
@@ -538,11 +538,11 @@ def test_what_can_not_be_learnt_from_is_refused_by_name(picture_folder: Write, t
         assert "\n" not in str(error.value)
 
 
-def test_the_fingerprint_sees_every_change(picture_folder: Write) -> None:
+def test_the_fingerprint_sees_every_change(picture_folder: Write, tmp_path: Path) -> None:
     folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"y"})
 
     def fingerprint() -> str:
-        return sources.survey([Location(str(folder))]).fingerprint
+        return inventory.write(sources.list_files(Location(str(folder))), str(tmp_path / "examples" / "1")).fingerprint
 
     seen = [fingerprint()]
     assert fingerprint() == seen[0]
@@ -557,12 +557,13 @@ def test_the_fingerprint_sees_every_change(picture_folder: Write) -> None:
     assert len(set(seen)) == len(seen)
 
 
-def test_a_manifest_that_changes_a_label_changes_the_fingerprint(picture_folder: Write) -> None:
+def test_a_manifest_that_changes_a_label_changes_the_fingerprint(picture_folder: Write, tmp_path: Path) -> None:
     folder = picture_folder({"1.png": b"x"})
     seen = set()
     for label in ("cat", "dog"):
         (folder / "list.csv").write_text(f"path,label\n1.png,{label}\n")
-        seen.add(sources.survey([Location(str(folder / "list.csv"))]).fingerprint)
+        entries = sources.list_files(Location(str(folder / "list.csv")))
+        seen.add(inventory.write(entries, str(tmp_path / "examples" / "1")).fingerprint)
     assert len(seen) == 2
 
 

@@ -1,4 +1,6 @@
 import contextlib
+import io
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,10 +8,12 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.image_example_gen import executor, files, preparation, shards, sources, spans, spill
+from components.image_example_gen import files, inventory, preparation, shards, sources, spans, spill
 from modules import features
 from tests.components.test_image_example_gen import ingest, many, record
 
@@ -40,7 +44,7 @@ class Reads:
 class _Counted:
     def __init__(self, file: Any, uri: str, ranges: list[tuple[str, int]]):
         self._file, self._uri, self._ranges = file, uri, ranges
-        self.seek = file.seek
+        self.seek, self.fileno = file.seek, file.fileno
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._file)
@@ -103,35 +107,32 @@ def test_a_file_that_ends_too_early_is_named(tmp_path: Path) -> None:
         spill.read([part], set())
 
 
+def listed(sizes: np.ndarray) -> inventory.Inventory:
+    """An inventory of which nothing is known but the sizes."""
+    buffer = io.BytesIO()
+    pa.parquet.write_table(pa.table({"size": sizes}), buffer)
+    return inventory.Inventory(pa.parquet.ParquetFile(buffer))
+
+
 @pytest.mark.parametrize(
     ("pictures", "size", "shards_", "least"), [(1_000_000, 51_200, 400, 256_000), (1_000_000, 1_000, 16, 256_000)]
 )
-def test_ranges_are_long_with_a_million_pictures(
-    monkeypatch: pytest.MonkeyPatch, pictures: int, size: int, shards_: int, least: int
-) -> None:
-    monkeypatch.setattr(
-        sources,
-        "list_files",
-        lambda _: (sources.ImageFile(f"{number}.jpg", "", "a", "", 0, size, 0) for number in range(pictures)),
-    )
-    portion = spill.portion_bytes(pictures * size, shards_)
-    random, ranges, largest = np.random.default_rng(1), 0, 0
-    for unit in executor.list_units(spans.Location("x"), portion):
-        ranges += len(np.unique(random.integers(0, shards_, len(unit))))
-        largest = max(largest, sum(file.size for file in unit))
+def test_ranges_are_long_with_a_million_pictures(pictures: int, size: int, shards_: int, least: int) -> None:
+    random, ranges, largest, total = np.random.default_rng(1), 0, 0, 0
+    for unit in listed(np.full(pictures, size)).units(spill.portion_bytes(pictures * size, shards_)):
+        ranges += len(np.unique(random.integers(0, shards_, unit.rows)))
+        largest = max(largest, unit.rows * size)
+        total += unit.rows
+    assert total == pictures
     assert pictures * size / ranges >= least
     assert largest < spill.BUFFER
 
 
-def test_few_pictures_are_divided_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    def units(pictures: int, size: int, shards_: int) -> int:
-        entries = [sources.ImageFile(f"{number}.jpg", "", "a", "", 0, size, 0) for number in range(pictures)]
-        monkeypatch.setattr(sources, "list_files", lambda _: iter(entries))
-        return len(list(executor.list_units(spans.Location("x"), spill.portion_bytes(pictures * size, shards_))))
-
-    assert units(2_000, 51_200, 16) >= 8
-    assert units(2_000, 200, 1) >= 8
-    assert units(2_000, 0, 1) == 1
+@pytest.mark.parametrize(("size", "shards_", "most"), [(51_200, 16, 300), (200, 1, 300), (0, 1, 10_000)])
+def test_few_pictures_are_divided_among_workers(size: int, shards_: int, most: int) -> None:
+    units = list(listed(np.full(2_000, size)).units(spill.portion_bytes(2_000 * size, shards_)))
+    assert max(unit.rows for unit in units) <= most
+    assert [unit.first for unit in units] == [0, *itertools.accumulate(unit.rows for unit in units)][:-1]
 
 
 @pytest.mark.parametrize("kind", ["tree", "records"])
@@ -165,32 +166,28 @@ def test_shards_are_read_back_once_with_few_files_open(
     folder = picture_folder(many("a", 200) | many("b", 200, 500))
     monkeypatch.setattr(spill, "portion_bytes", lambda *_: 2_000)
     monkeypatch.setattr(spill, "BUFFER", 100_000)
-    units = len(list(executor.list_units(spans.Location(str(folder)), 2_000)))
-    assert units > 50
     reads = Reads(monkeypatch)
     ingested = ingest(folder, tmp_path / "out", shard_megabytes=0.05)
     shard_count = len(ingested.files["train"])
     aside = [(path, size) for path, size in reads.ranges if "aside" in path]
-    assert len({path for path, _ in aside}) == units
+    units = len({path for path, _ in aside})
+    assert units > 50
     assert len(aside) <= units * shard_count
     written = sum(example.ByteSize() for examples in ingested.examples.values() for example in examples)
     assert sum(size for _, size in aside) == written
     assert reads.most_open <= 16
 
 
-def test_a_bundle_that_is_tried_again_leaves_nothing_twice(tmp_path: Path) -> None:
+def test_a_bundle_that_is_tried_again_leaves_nothing_twice(picture_folder: Write, tmp_path: Path) -> None:
     """What a worker that died had put aside is named by nobody."""
     settings = preparation.Settings((255, 255, 255), 10_000, "image", "label", "")
-    unit = []
-    for path, content in (many("a", 6) | many("b", 6, 50)).items():
-        file = tmp_path / path.replace("/", "-")
-        file.write_bytes(content)
-        unit.append(sources.ImageFile(path, str(file), path[0], "", 0, file.stat().st_size, file.stat().st_mtime_ns))
-    function = preparation.PrepareImages(settings, str(tmp_path / "aside"), 2)
+    folder, examples = picture_folder(many("a", 6) | many("b", 6, 50)), str(tmp_path / "examples" / "1")
+    survey = inventory.write(sources.list_files(spans.Location(str(folder))), examples)
+    function = preparation.PrepareImages(settings, inventory.place(examples, survey.fingerprint), str(tmp_path / "aside"), 2)
     (tmp_path / "aside").mkdir()
     function.setup()
-    list(function.process(unit))
-    parts = [part for part in function.process(unit) if not isinstance(part, beam.pvalue.TaggedOutput)]
+    list(function.process(inventory.Unit(0, 14)))
+    parts = [part for part in function.process(inventory.Unit(0, 14)) if not isinstance(part, beam.pvalue.TaggedOutput)]
     function.teardown()
     assert len(list((tmp_path / "aside").iterdir())) == 2
     folders = {split: str(tmp_path / f"Split-{split}") for split in features.SPLITS}
