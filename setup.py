@@ -37,6 +37,8 @@ setup(
         "protobuf>=6.30",
         "requests>=2.32",
         "scipy>=1.15",
+        # The cores of a container; TFX's scikit-learn brings it.
+        "joblib>=1.4",
         "pydantic>=2.12,<3",
         "click>=8.2,<9",
         "rich>=14,<15",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from configs import environment, schema
+from modules import machine
 
 ALL_CORES_FROM = 20_000
 """Pictures from which worker processes pay: each stage waits for them to start.
@@ -21,7 +22,9 @@ _IN_PROCESS = (
     # Without a container image TFX packs itself for remote workers, 1.6 s a node, though there are none.
     "--sdk_container_image=none",
 )
-_ALL_CORES = (*_IN_PROCESS, "--direct_running_mode=multi_processing", "--direct_num_workers=0")
+_ALL_CORES = (*_IN_PROCESS, "--direct_running_mode=multi_processing")
+_OWN_BYTES, _WORKER_BYTES = 1_000_000_000, 400_000_000
+"""Memory of the process that starts Beam, and of each worker."""
 
 
 def arguments(config: schema.Beam, pictures: int = 0) -> list[str]:
@@ -34,7 +37,13 @@ def arguments(config: schema.Beam, pictures: int = 0) -> list[str]:
     """
     if config.runner != "auto":
         return [f"--runner={config.runner}", *config.args]
-    return [*(_ALL_CORES if pictures >= ALL_CORES_FROM else _IN_PROCESS), *config.args]
+    workers = _workers() if pictures >= ALL_CORES_FROM else 1
+    return [*((*_ALL_CORES, f"--direct_num_workers={workers}") if workers > 1 else _IN_PROCESS), *config.args]
+
+
+def _workers() -> int:
+    """How many processes the cores and the memory that there are, in a container of it, have room for."""
+    return max(1, min(machine.cores(), (machine.memory() - _OWN_BYTES) // _WORKER_BYTES))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +14,7 @@ import tensorflow as tf
 from components.image_example_gen import files, inventory, listing, naming, parallel, rejects, sources, spill
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
-from modules import autotuning, contents, features, headers, images
+from modules import autotuning, contents, features, headers, images, machine
 
 REJECTS = "rejects"
 OTHERS = "others"
@@ -74,7 +73,7 @@ class PrepareImages(beam.DoFn):
 
     def setup(self) -> None:
         """Start the threads: decoding and hashing leave Python's lock alone, reading waits for others."""
-        threads = 2 * (os.cpu_count() or 1)
+        threads = 2 * machine.cores()
         self._pool = futures.ThreadPoolExecutor(threads)
         self._ahead = 2 * threads
         self._done = 0
