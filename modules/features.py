@@ -22,8 +22,10 @@ FORMAT = "format"  # bytes: of the file as found: JPEG, PNG, GIF, WEBP, BMP or T
 SIZE = "bytes"  # int64: length of the file as found
 CONTENT_HASH = "content_hash"  # bytes: SHA-256 of the decoded pixels, in hexadecimal
 
-DESCRIPTIVE = (LABEL, PATH, SPAN, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE, CONTENT_HASH)
-"""The features that statistics, the schema and validation work on: never the picture's bytes."""
+DESCRIPTIVE = (LABEL, SPAN, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE)
+"""The features that statistics and validation work on: never the picture's bytes, nor what names one picture alone."""
+UNSEEN = (IMAGE, PATH, CONTENT_HASH)
+"""The others, all of bytes: statistics of them would grow with the pictures, and the schema says no more than their names."""
 
 # What Transform makes of them.
 PIXELS = "pixels"  # float32 [height, width, 3]: RGB, whole numbers from 0 to 255

@@ -158,7 +158,8 @@ def read_summary(folder: str) -> Summary:
         if reject.code == CONTAINER and len(containers) < _NAMED:
             containers.append(reject)
     counts = {(line["split"], line["label"]): line["pictures"] for line in _lines(os.path.join(folder, COUNTS_FILE))}
-    duplicates = sum(1 for _ in _lines(os.path.join(folder, DUPLICATES_FILE)))
+    with files.opened(os.path.join(folder, DUPLICATES_FILE)) as opened:
+        duplicates = sum(1 for _ in opened)  # of which there may be very many
     spans = tuple(line["name"] for line in _lines(os.path.join(folder, SPANS_FILE)))
     others = {line["kind"]: line["files"] for line in _lines(os.path.join(folder, OTHERS_FILE))}
     empty = tuple(line["label"] for line in _lines(os.path.join(folder, EMPTY_FILE)))

@@ -1,4 +1,4 @@
-"""ImageSchemaGen: TFX's SchemaGen, and the encoded picture besides."""
+"""ImageSchemaGen: TFX's SchemaGen, and what statistics do not see besides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SCHEMA_FILE_KEY = "schema_file"
 
 
 class Executor(executor.Executor):
-    """Infers the schema of what statistics saw, or takes a given one, and declares the picture, which they never see."""
+    """Infers the schema of what statistics saw, or takes a given one, and declares what they never see."""
 
     def Do(  # noqa: N802 TFX's name
         self,
@@ -41,8 +41,8 @@ class Executor(executor.Executor):
             super().Do(input_dict, output_dict, exec_properties)
             schema = io_utils.parse_pbtxt_file(path, schema_pb2.Schema())
             statistics = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
-            declare_names(schema, _labels(statistics))
-        declare_image(schema)
+            declare_labels(schema, _labels(statistics))
+        declare_unseen(schema)
         io_utils.write_pbtxt_file(path, schema)
 
 
@@ -70,31 +70,32 @@ def read_schema(path: str) -> schema_pb2.Schema:
     return schema
 
 
-def declare_names(schema: schema_pb2.Schema, labels: Iterable[str]) -> None:
-    """Say which labels there are, however many, and that paths and hashes are any.
+def declare_labels(schema: schema_pb2.Schema, labels: Iterable[str]) -> None:
+    """Say which labels there are, however many.
 
     Args:
-      schema: changed in place; TFDV lists the values of a feature if they are few, whatever it means.
+      schema: changed in place; TFDV lists the values of a feature only if they are few.
       labels: of all pictures.
     """
     named = {domain.name: domain for domain in schema.string_domain}
     for feature in schema.feature:
-        if feature.name in {features.PATH, features.CONTENT_HASH, features.LABEL}:
+        if feature.name == features.LABEL:
             if feature.HasField("domain") and feature.domain in named:
                 schema.string_domain.remove(named.pop(feature.domain))
             feature.ClearField("domain_info")
-        if feature.name == features.LABEL:
             feature.string_domain.value.extend(sorted(labels))
 
 
-def declare_image(schema: schema_pb2.Schema) -> None:
-    """Add the encoded picture to a schema, without asking statistics for it, and say what Transform reads: two scalars.
+def declare_unseen(schema: schema_pb2.Schema) -> None:
+    """Add what statistics are not asked for to a schema, bare of what would be asked of it; say what Transform reads.
 
     Args:
-      schema: changed in place.
+      schema: changed in place; it may be of a time when statistics saw more.
     """
-    if features.IMAGE not in {feature.name for feature in schema.feature}:
-        schema.feature.add(name=features.IMAGE, type=schema_pb2.BYTES)
+    for feature in [feature for feature in schema.feature if feature.name in features.UNSEEN]:
+        schema.feature.remove(feature)
+    for name in features.UNSEEN:
+        schema.feature.add(name=name, type=schema_pb2.BYTES)
     representations = schema.tensor_representation_group[""].tensor_representation
     for name in (features.IMAGE, features.LABEL):
         representations[name].Clear()
@@ -129,10 +130,10 @@ class ImageSchemaGenSpec(component_spec.ComponentSpec):
 
 
 class ImageSchemaGen(base_component.BaseComponent):
-    """Infers the schema of labelled pictures from statistics over all that is known of them but their bytes.
+    """Infers the schema of labelled pictures from statistics over what describes them.
 
     Component `outputs` contains:
-      - `schema`: channel of type `standard_artifacts.Schema`, with the encoded picture declared.
+      - `schema`: channel of type `standard_artifacts.Schema`, with the encoded picture, paths and hashes declared.
     """
 
     SPEC_CLASS = ImageSchemaGenSpec
