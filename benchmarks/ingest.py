@@ -70,7 +70,7 @@ def with_loop(source: str, output: str) -> float:
     """Ingest with a plain loop; return its seconds."""
     import tensorflow as tf
 
-    from components.image_example_gen import preparation, shards, sources
+    from components.image_example_gen import preparation, sources, splits
     from components.image_example_gen.spans import Location
     from modules import images
 
@@ -85,7 +85,7 @@ def with_loop(source: str, output: str) -> float:
         if picture.content_hash in seen:
             continue
         seen[picture.content_hash] = file.label
-        split = shards.split_of(picture.content_hash, SPLITS)
+        split = splits.split_of(picture.content_hash, SPLITS)
         writers[split].write(preparation.to_example(file, picture).SerializeToString())
     for writer in writers.values():
         writer.close()

@@ -62,7 +62,7 @@ def read_folder(folder: Path, size: int, splits: dict[str, int]) -> tuple[dict[s
     """Return the splits of a folder with one subfolder a class, and the classes."""
     import tensorflow as tf
 
-    from components.image_example_gen import shards
+    from components.image_example_gen import splits as division
     from modules import images, preprocessing
 
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -70,7 +70,7 @@ def read_folder(folder: Path, size: int, splits: dict[str, int]) -> tuple[dict[s
     for label, name in enumerate(classes):
         for path in sorted((folder / name).iterdir()):
             picture = images.prepare(path.read_bytes())
-            pixels, labels = found[shards.split_of(picture.content_hash, splits)]
+            pixels, labels = found[division.split_of(picture.content_hash, splits)]
             pixels.append(preprocessing.decode_and_resize(tf.constant(picture.encoded), size, size).numpy())
             labels.append(label)
     order = {split: np.random.default_rng(0).permutation(len(labels)) for split, (_, labels) in found.items()}

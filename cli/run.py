@@ -159,7 +159,7 @@ def _check_source(config: Config, output_dir: Path | None) -> None:
                     f"--output-dir {output_dir} lies inside the pictures, {location.uri}, and would be read as such by the"
                     " next run; name a folder outside"
                 )
-        sources.check(locations)
+        sources.check(locations, config.data.grouping()["group_name"])
     except spans.DataError as error:
         raise options.InputError(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -12,6 +13,7 @@ from configs import endpoints, rules
 Text = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Channel = Annotated[int, Field(ge=0, le=255)]
+_NAMED_GROUP = "(?P<"
 LearningRateRule = tuple[str, Annotated[float, Field(gt=0.0)] | None]
 
 
@@ -71,6 +73,13 @@ class Data(_Section):
     """How many of the latest spans are read, a rolling window."""
     splits: Splits = Splits()
     features: RecordFeatures = RecordFeatures()
+    group: Text | None = None
+    """What says which pictures belong together, those of one patient, product or video, and so are in one split: a column of
+    the manifest, a feature of the records, or, with `(?P<group>…)` in it, a regular expression that is searched in each
+    path."""
+    near_copies: Literal["warn", "same_split", "refuse"] = "warn"
+    """What becomes of one photograph that is there more than once, resized, cropped a little or saved again, in several
+    splits: it is told, or shares the strictest of these splits, or the data are refused."""
     deduplicate: bool = True
     """Count copies of one picture, equal in all pixels, once; they share a split in any case."""
     shard_megabytes: Annotated[float, Field(gt=0.0, le=10000.0)] = 128
@@ -95,6 +104,27 @@ class Data(_Section):
     """Largest Jensen-Shannon divergence of the labels' distribution from that of the last accepted data; null sets none."""
     max_size_drift: Fraction | None = 0.3
     """The same for the distributions of the pictures' heights and widths."""
+
+    @pydantic.field_validator("group")
+    @classmethod
+    def _pattern_names_the_group(cls, group: str | None) -> str | None:
+        if group is not None and _NAMED_GROUP in group:
+            try:
+                named = re.compile(group).groupindex
+            except re.error as error:
+                raise ValueError(f"no regular expression: {error}") from None
+            if "group" not in named:
+                raise ValueError("expected (?P<group>…) around what names the group, e.g. (?P<group>patient[0-9]+)")
+        return group
+
+    def grouping(self) -> dict[str, Any]:
+        """Return the keyword arguments of `ImageExampleGen` that say what belongs together."""
+        is_pattern = self.group is not None and _NAMED_GROUP in self.group
+        return (
+            {"group_pattern": self.group, "group_name": None}
+            if is_pattern
+            else {"group_pattern": None, "group_name": self.group}
+        )
 
 
 class Image(_Section):

@@ -25,7 +25,7 @@ CONTENT_HASH = "content_hash"  # bytes: SHA-256 of the decoded pixels, in hexade
 DESCRIPTIVE = (LABEL, SPAN, HEIGHT, WIDTH, CHANNELS, FORMAT, SIZE)
 """The features that statistics and validation work on: never the picture's bytes, nor what names one picture alone."""
 UNSEEN = (IMAGE, PATH, CONTENT_HASH)
-"""The others, all of bytes: statistics of them would grow with the pictures, and the schema says no more than their names."""
+"""The others, all bytes: statistics of them would grow with the pictures, and the schema says no more than their names."""
 
 # What Transform makes of them.
 PIXELS = "pixels"  # float32 [height, width, 3]: RGB, whole numbers from 0 to 255

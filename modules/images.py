@@ -66,6 +66,7 @@ class Picture:
       bytes: length of the file as found.
       content_hash: SHA-256 of the size and the decoded pixels, in hexadecimal: equal for equal pictures, however encoded.
       own_hash: the same of a transparent picture before it was laid over the background; for all others `content_hash`.
+      pixels: as they are shown, uint8 `[height, width, 3]`.
     """
 
     encoded: bytes
@@ -76,6 +77,7 @@ class Picture:
     bytes: int
     content_hash: str
     own_hash: str
+    pixels: np.ndarray = dataclasses.field(compare=False, repr=False)
 
 
 def max_bytes(max_pixels: int = MAX_PIXELS) -> int:
@@ -156,6 +158,7 @@ def _prepare(encoded: bytes, background: tuple[int, int, int], max_pixels: int) 
         bytes=len(encoded),
         content_hash=content_hash,
         own_hash=content_hash if _is_opaque(own) else _hash(own),
+        pixels=pixels,
     )
 
 

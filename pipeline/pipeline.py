@@ -195,6 +195,8 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
         splits=data.splits.model_dump(),
         num_spans=data.num_spans,
         record_features=data.features.model_dump(),
+        **data.grouping(),
+        near_copies_share_a_split=data.near_copies == "same_split",
         deduplicate=data.deduplicate,
         shard_megabytes=data.shard_megabytes,
         **config.image.preparation(),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import PIL.Image
 import pytest
@@ -14,6 +15,10 @@ from configs import environment
 # Children of the tests run the code that is tested, wherever else the project is installed.
 environment.prepare()
 environment.put_own_packages_first()
+
+# Nothing that is tested here is timed, and the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:

@@ -17,7 +17,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
 from components.data_gate import findings
-from components.image_example_gen import rejects
+from components.image_example_gen import belonging, rejects
 from modules import features
 
 REJECTS_KEY, BASELINE_KEY, VERDICT_KEY = "rejects", "baseline", "verdict"
@@ -57,11 +57,13 @@ class Executor(base_executor.BaseExecutor):
           RefusedDataError: the data are refused, and `enforce` is set.
         """
         statistics = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
+        report = artifact_utils.get_single_uri(input_dict[REJECTS_KEY])
         evidence = findings.Evidence(
-            rejects.read_summary(artifact_utils.get_single_uri(input_dict[REJECTS_KEY])),
+            rejects.read_summary(report),
             _train_statistics(statistics),
             _schema_labels(artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])),
             _anomalies(artifact_utils.get_single_instance(input_dict[standard_component_specs.ANOMALIES_KEY])),
+            belonging.read_summary(report),
         )
         last = input_dict.get(BASELINE_KEY) or []
         limits = findings.Limits(**json.loads(exec_properties[LIMITS_KEY]))

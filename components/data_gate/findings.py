@@ -9,13 +9,18 @@ from typing import NamedTuple
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from components.image_example_gen import naming, rejects
+from components.image_example_gen import belonging, naming, rejects
 from modules import features
 
 REFUSED, ALLOWED, WARNING = "refused", "allowed", "warning"
 
 _LAST = "the data accepted last"
 _MOST_ALIKE = 5
+_NOTHING_KNOWN = {
+    features.EVAL: "nothing of it tells when to stop training",
+    features.TEST: "the gate knows nothing of it",
+}
+_MORE = "add pictures of it, put some there by hand, or give that split a larger share in data.splits"
 _SIZES = (features.HEIGHT, features.WIDTH)
 
 
@@ -41,6 +46,7 @@ class Limits:
 
     max_rejected_fraction: float
     min_images_per_class: int
+    near_copies: str
     unreadable: str
     similar_labels: str
     new_labels: str
@@ -58,12 +64,14 @@ class Evidence:
       statistics: of the train split.
       schema_labels: labels that the schema knows.
       anomalies: against the schema, by split.
+      together: what ingestion found to belong together.
     """
 
     summary: rejects.Summary
     statistics: statistics_pb2.DatasetFeatureStatisticsList
     schema_labels: frozenset[str]
     anomalies: Mapping[str, anomalies_pb2.Anomalies]
+    together: belonging.Summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +97,7 @@ def judge(limits: Limits, evidence: Evidence, baseline: Baseline | None) -> list
     accepted = baseline.labels if baseline else frozenset()
     findings = [*_containers(limits, evidence.summary), *_rejected(limits, evidence.summary)]
     findings += [*_similar_labels(limits, evidence.summary), *_empty(evidence.summary)]
+    findings += _near_copies(limits, evidence.together)
     findings += _anomalies(limits, evidence, accepted)
     findings += _missing_labels(limits, evidence.summary, known, "the schema")
     if baseline is not None:
@@ -153,6 +162,14 @@ def _empty(summary: rejects.Summary) -> Iterator[Finding]:
     for label in summary.empty:
         message = f"the class folder {label} has no picture that can be used"
         yield Finding(WARNING, message, "{count} class folders have no picture that can be used", label)
+
+
+def _near_copies(limits: Limits, together: belonging.Summary) -> Iterator[Finding]:
+    if together.across:
+        severity = REFUSED if limits.near_copies == "refuse" else WARNING
+        yield Finding(severity, f"{together.describe_across()}; data.near_copies = same_split puts them on one side")
+    if together.disputed:
+        yield Finding(WARNING, together.describe_disputed())
 
 
 def _rejected(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
@@ -262,10 +279,13 @@ def _too_few(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
                 f" {limits.min_images_per_class}",
                 f"{label} ({counts[features.TRAIN]})",
             )
-        for split in (features.EVAL, features.TEST):
+        for split, left_out in _NOTHING_KNOWN.items():
             if not counts[split]:
                 yield Finding(
-                    WARNING, f"{label} has no picture in {split}", f"{{count}} labels have no picture in {split}", label
+                    WARNING,
+                    f"{label} has no picture in {split}, so {left_out}: {_MORE}",
+                    f"{{count}} labels have no picture in {split}, so {left_out} ({_MORE})",
+                    label,
                 )
 
 

@@ -48,8 +48,8 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     """Ingests a folder with one subfolder per class, the same in split folders, a manifest, or TFRecords.
 
     Each picture becomes one tf.Example with the raw features of `modules.features`, its bytes as TensorFlow decodes them
-    right. Unless it was put into a split, that follows from a hash of its pixels: it stays where it is as data grows, and
-    copies share a split. A picture under two labels is rejected.
+    right. Unless it was put into a split, that follows from a hash of its pixels or of its group: it stays where it is as
+    data grows, and copies share a split. A picture under two labels is rejected.
 
     Component `outputs` contains:
       - `examples`: channel of type `standard_artifacts.Examples`, splits `train`, `eval` and `test`.
@@ -66,6 +66,9 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
         splits: Mapping[str, int],
         num_spans: int = 1,
         record_features: Mapping[str, str | None] | None = None,
+        group_name: str | None = None,
+        group_pattern: str | None = None,
+        near_copies_share_a_split: bool = False,
         deduplicate: bool = True,
         shard_megabytes: float = 128,
         background: tuple[int, int, int] = images.WHITE,
@@ -80,6 +83,9 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
           splits: hash buckets of each split, e.g. `{"train": 8, "eval": 1, "test": 1}`.
           num_spans: how many of the latest spans are read.
           record_features: names of the features `image`, `label` and `split` in TFRecords; no split where it is None.
+          group_name: column of a manifest, or feature of TFRecords, whose pictures with one value are in one split.
+          group_pattern: regular expression that is searched in paths; what its `group` finds does the same.
+          near_copies_share_a_split: likewise for what looks like one photograph.
           deduplicate: count copies of one picture once.
           shard_megabytes: about the size of an output file of all splits together, in 10^6 bytes of input.
           background: RGB, 0 to 255 each, behind transparent pixels.
@@ -90,6 +96,9 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
         settings: dict[str, Any] = {
             "splits": dict(splits),
             "features": dict(record_features or {"image": features.IMAGE, "label": features.LABEL, "split": None}),
+            "group_name": group_name,
+            "group_pattern": group_pattern,
+            "near_copies_share_a_split": near_copies_share_a_split,
             "deduplicate": deduplicate,
             "shard_megabytes": shard_megabytes,
             "background": list(background),

@@ -53,7 +53,9 @@ def resolve(exec_properties: dict[str, Any], examples: str) -> dict[str, Any]:
     proto_utils.json_to_proto(exec_properties[standard_component_specs.RANGE_CONFIG_KEY], window)
     base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
     locations = spans.resolve(base, config.splits[0].pattern, window.rolling_range.num_spans)
-    survey = inventory.write(itertools.chain.from_iterable(map(sources.list_files, locations)), examples)
+    settings = json.loads(exec_properties[executor.SETTINGS_KEY])
+    listed = (sources.list_files(location, settings["group_name"]) for location in locations)
+    survey = inventory.write(itertools.chain.from_iterable(listed), examples)
     return {
         utils.SPAN_PROPERTY_NAME: locations[-1].span,
         utils.VERSION_PROPERTY_NAME: locations[-1].version,

@@ -22,7 +22,18 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
-from components.image_example_gen import files, inventory, preparation, rejects, shards, sources, spans, spill
+from components.image_example_gen import (
+    assignment,
+    belonging,
+    files,
+    inventory,
+    preparation,
+    rejects,
+    shards,
+    sources,
+    spans,
+    spill,
+)
 
 REJECTS_KEY = "rejects"
 SETTINGS_KEY = "settings"
@@ -88,6 +99,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _log.warning("%s", summary.describe(with_path=False))
         if summary.pictures:
             _log.info("%s", summary.describe_labels())
+        together = belonging.read_summary(report)
+        for line in together.lines(settings["splits"]):
+            _log.info("%s", line)
         try:
             _check(summary, list(settings["splits"]), locations)
         except spans.DataError as error:
@@ -120,6 +134,8 @@ def _ingest(
         image_feature=names["image"],
         label_feature=names["label"],
         split_feature=names["split"] or "",
+        group_feature=settings["group_name"] or "",
+        group_pattern=settings["group_pattern"] or "",
     )
     prepared = (
         pipeline
@@ -127,16 +143,33 @@ def _ingest(
         | "Spread" >> beam.Reshuffle()
         | "Prepare"
         >> beam.ParDo(preparation.PrepareImages(reading, listed, aside, count)).with_outputs(
-            preparation.REJECTS, preparation.OTHERS, main="pictures"
+            preparation.REJECTS, preparation.OTHERS, preparation.TRAITS, main="pictures"
         )
     )
+    assigned = (
+        prepared[preparation.TRAITS]
+        | "Traits" >> beam.FlatMap(assignment.traits_of)
+        | "Whole" >> beam.WithKeys(0)
+        | "Together" >> beam.GroupByKey()
+        | "Assign"
+        >> beam.ParDo(
+            assignment.AssignSplits(settings["splits"], count, settings["near_copies_share_a_split"])
+        ).with_outputs(assignment.NEAR_COPIES, assignment.MOVES, assignment.CUT, main="splits")
+    )
     written = (
-        prepared.pictures
-        | "Group" >> beam.GroupByKey()
+        {shards.PARTS: prepared.pictures, shards.SPLITS: assigned.splits}
+        | "Group" >> beam.CoGroupByKey()
         | "Write"
-        >> beam.ParDo(shards.WriteShard(folders, settings["splits"], count, settings["deduplicate"])).with_outputs(
+        >> beam.ParDo(shards.WriteShard(folders, count, settings["deduplicate"])).with_outputs(
             preparation.REJECTS, shards.DUPLICATES, main="counts"
         )
+    )
+    for tag, file in ((assignment.NEAR_COPIES, belonging.NEAR_COPIES_FILE), (assignment.MOVES, belonging.MOVES_FILE)):
+        _ = assigned[tag] | f"Lines of {tag}" >> beam.Map(belonging.to_json) | f"Write {tag}" >> _write_lines(report, file)
+    _ = (
+        assigned[assignment.CUT]
+        | "CutLines" >> beam.Map(lambda split: json.dumps({"split": split}))
+        | "WriteCut" >> _write_lines(report, belonging.CUT_FILE)
     )
     all_rejects = [branch[preparation.REJECTS] for branch in (prepared, written)]
     _ = (

@@ -27,11 +27,12 @@ _EXPECTED = "expected path,label or path,label,split, in lower case, with commas
 
 
 class Row(NamedTuple):
-    """A picture's path as written, its label, and its split, empty if its content decides."""
+    """A picture's path as written, its label, its split, empty if its content decides, and its group, empty if none."""
 
     path: str
     label: str
     split: str
+    group: str = ""
 
 
 class _RowError(ValueError):
@@ -53,11 +54,12 @@ def is_manifest(name: str) -> bool:
     return name.lower().endswith((".csv", ".jsonl", ".ndjson"))
 
 
-def files(uri: str, one_a_label: bool = False) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
+def files(uri: str, group: str | None = None, one_a_label: bool = False) -> Iterator[tuple[Row, listing.FoundFile | Reject]]:
     """Look up the files that a manifest names.
 
     Args:
       uri: of the manifest.
+      group: the column that says which pictures belong together; None if none does.
       one_a_label: pass over rows with a label of which a file was found in earlier ones, but for the next few.
 
     Yields:
@@ -68,7 +70,7 @@ def files(uri: str, one_a_label: bool = False) -> Iterator[tuple[Row, listing.Fo
     """
     root = os.path.dirname(uri)
     seen: set[str] = set()
-    rows = (row for row in read(uri) if isinstance(row, Reject) or row.label not in seen)
+    rows = (row for row in read(uri, group) if isinstance(row, Reject) or row.label not in seen)
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         good: list[tuple[Row, str]] = []
         for row in batch:
@@ -91,11 +93,12 @@ def files(uri: str, one_a_label: bool = False) -> Iterator[tuple[Row, listing.Fo
             yield row, found
 
 
-def read(uri: str) -> Iterator[Row | Reject]:
+def read(uri: str, group: str | None = None) -> Iterator[Row | Reject]:
     """Read a manifest, a row at a time.
 
     Args:
       uri: of the manifest.
+      group: as for `files`.
 
     Yields:
       Each row, or which line can't be understood and why. The last of them may say that the rest can't be read.
@@ -108,8 +111,8 @@ def read(uri: str) -> Iterator[Row | Reject]:
     number = 0
     try:
         with stored.opened(uri) as opened:
-            for number, value in values(uri, _lines(uri, opened)):
-                yield _to_row(value, f"{name}:{number}")
+            for number, value in values(uri, _lines(uri, opened), group):
+                yield _to_row(value, f"{name}:{number}", group)
     except OSError as error:
         why = f"can't be read behind line {number}, and nobody knows what it names: {listing.reason_of(error)}"
         yield Reject(name, rejects.CONTAINER, why)
@@ -146,15 +149,17 @@ def _lines(uri: str, opened: Iterable[bytes]) -> Iterator[tuple[int, str]]:
         yield number, text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _csv_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+def _csv_values(uri: str, lines: Iterator[tuple[int, str]], group: str | None) -> Iterator[tuple[int, Any]]:
     try:
         columns = _fields(next(lines, (1, ""))[1])
     except _RowError as error:
         raise DataError(f"{uri}: the header {error}; {_EXPECTED}") from None
+    header = ",".join(columns)
     if missing := {"path", "label"} - set(columns):
-        header = ",".join(columns)
         raise DataError(f"{uri}: no column {' and no column '.join(sorted(missing))} in the header {header!r}; {_EXPECTED}")
-    if twice := [name for name, count in collections.Counter(columns).items() if count > 1 and name in _COLUMNS]:
+    if group is not None and group not in columns:
+        raise DataError(f"{uri}: no column {group} in the header {header!r}, which data.group names")
+    if twice := [name for name, count in collections.Counter(columns).items() if count > 1 and name in {*_COLUMNS, group}]:
         raise DataError(f"{uri}: the column {' and the column '.join(twice)} is there more than once; keep the right one")
     if near := _nearly_ours(columns):
         raise DataError(f"{uri}: the column {near!r} is written otherwise; {_EXPECTED}")
@@ -190,8 +195,8 @@ def _fields(line: str) -> list[str]:
     return fields
 
 
-def _json_values(uri: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
-    del uri
+def _json_values(uri: str, lines: Iterator[tuple[int, str]], group: str | None) -> Iterator[tuple[int, Any]]:
+    del uri, group
     for number, line in lines:
         if line.strip():
             try:
@@ -213,37 +218,48 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _to_row(value: Any, where: str) -> Row | Reject:
+def _to_row(value: Any, where: str, group: str | None) -> Row | Reject:
     try:
         if isinstance(value, _RowError):
             raise value
-        return _row(value, where)
+        return _row(value, where, group)
     except _RowError as error:
         return Reject(error.path or where, error.code, str(error))
 
 
-def _row(value: Any, where: str) -> Row:
+def _row(value: Any, where: str, group: str | None) -> Row:
     if not isinstance(value, dict):
         raise _RowError('expected {"path": …, "label": …}')
     path, label, split = (value.get(key) for key in _COLUMNS)
     if not isinstance(path, str) or not path.strip():
         raise _RowError("has no path")
+    if group is not None and group not in value:
+        raise _RowError(f"has no key {group!r} in {where}, which data.group names; null is a picture in no group", path=path)
+    member = value[group] if group is not None else None
     try:
-        f"{path}{label}".encode()
+        f"{path}{label}{member}".encode()
     except UnicodeEncodeError as error:
         # JSON can write it: "\ud800".
-        raise _RowError(f"its path or label is no Unicode text: {error.object[error.start]!r}") from None
+        raise _RowError(f"its path, label or group is no Unicode text: {error.object[error.start]!r}") from None
     if "\0" in path:
         raise _RowError(f"its path {path!r} holds a NUL byte, which none can")
     if label is None or not str(label).strip():
         raise _RowError(f"has no label in {where}", rejects.NO_LABEL, path)
-    if isinstance(label, bool) or not isinstance(label, (str, int)):
+    if not _is_name(label):
         allowed = f"expected text or a whole number{_whole(label)}"
         raise _RowError(f"the label in {where} is {json.dumps(label)[:60]}; {allowed}", rejects.BAD_LABEL, path)
-    if not isinstance(split, str | None) or split not in {None, "", *features.SPLITS}:
+    if member is not None and not _is_name(member):
+        allowed = f"expected text, a whole number{_whole(member)} or null"
+        raise _RowError(f"{group} in {where} is {json.dumps(member)[:60]}; {allowed}", path=path)
+    known = naming.split_named(split) if isinstance(split, str) else None
+    if not (split is None or split == "" or known):
         allowed = f"{', '.join(features.SPLITS)} or nothing"
         raise _RowError(f"split {json.dumps(split)[:60]} in {where}; expected {allowed}", path=path)
-    return Row(path, str(label), split or "")
+    return Row(path, str(label), known or "", naming.clean_group("" if member is None else str(member)))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def _whole(label: Any) -> str:

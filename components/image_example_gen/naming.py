@@ -6,7 +6,7 @@ import collections
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from modules import features
@@ -63,6 +63,15 @@ def clean_label(label: str) -> str:
     return label
 
 
+def clean_group(group: str) -> str:
+    """Return the name of a group as it is used: composed Unicode, without blanks around it; empty for none.
+
+    Args:
+      group: as found.
+    """
+    return unicodedata.normalize("NFC", group).strip()
+
+
 @functools.lru_cache(1000)  # asked for every file below it
 def meaning_of(name: str) -> Meaning | None:
     """Return which split a folder's name means, in any spelling: `Train`, `val`, `seg_test`, `TrainSet1`; None if none.
@@ -92,6 +101,38 @@ def are_splits(meanings: Iterable[Meaning]) -> bool:
     for meaning in meanings:
         splits[meaning.rest].add(meaning.split)
     return any(len(found | splits[""]) > 1 for found in [*splits.values()])
+
+
+def split_folders(names: Collection[str]) -> dict[str, str]:
+    """Return which split each of the folders of a tree is, in any spelling; nothing where they are classes.
+
+    Args:
+      names: of all of them.
+
+    Raises:
+      ValueError: they look like splits, and not each means another one, alike spelt, train among them.
+    """
+    meanings = {name: meaning for name in sorted(names) if (meaning := meaning_of(name))}
+    if not are_splits(meanings.values()):
+        return {}
+    splits = [meaning.split for meaning in meanings.values()]
+    alike = len({meaning.rest for meaning in meanings.values()}) == 1
+    if alike and len(meanings) == len(names) == len(set(splits)) and features.TRAIN in splits:
+        return {name: meaning.split for name, meaning in meanings.items()}
+    raise ValueError(
+        f"{', '.join(meanings)} look like splits; a tree with splits above its classes holds one folder of each and nothing"
+        f" else: {features.TRAIN}, and {features.EVAL}, {features.TEST} or both, in any spelling that is the same for all;"
+        " rename or move away what is none or there twice; any other tree holds one subfolder per class"
+    )
+
+
+def split_named(word: str) -> str | None:
+    """Return the split that a value of a column means: `Training`, `val`; None if none.
+
+    Args:
+      word: as found.
+    """
+    return _split_of(visible(word)) or None
 
 
 def _split_of(word: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
@@ -11,13 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 import apache_beam as beam
 import tensorflow as tf
 
-from components.image_example_gen import files, inventory, listing, naming, parallel, rejects, sources, spill
+from components.image_example_gen import files, inventory, listing, naming, parallel, rejects, signatures, sources, spill
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
 from modules import autotuning, contents, features, headers, images, machine
 
 REJECTS = "rejects"
 OTHERS = "others"
+TRAITS = "traits"
 
 _CHANGED = "changed since the source was listed, or while it was read; the next run reads it anew"
 _GONE = "was there when the source was listed, and is gone; the next run lists anew"
@@ -31,7 +33,7 @@ class Other(NamedTuple):
     kind: str
 
 
-_Fate = tuple[Prepared, bytes] | Reject | Other
+_Fate = tuple[Prepared, bytes, bytes] | Reject | Other
 
 
 class Settings(NamedTuple):
@@ -43,6 +45,8 @@ class Settings(NamedTuple):
       image_feature: where tf.Examples that are read hold the encoded picture.
       label_feature: where they hold its label, bytes or int64.
       split_feature: where they hold its split; empty if nowhere.
+      group_feature: where they hold what it belongs to, bytes or int64; empty if nowhere.
+      group_pattern: regular expression that is searched in paths, whose `group` says it; empty if none does.
     """
 
     background: tuple[int, int, int]
@@ -50,12 +54,15 @@ class Settings(NamedTuple):
     image_feature: str
     label_feature: str
     split_feature: str
+    group_feature: str = ""
+    group_pattern: str = ""
 
 
 class PrepareImages(beam.DoFn):
     """Turns units of an inventory into (shard, list of `Prepared`), whose examples lie in one range of a file.
 
-    The output `rejects` takes what can't be used, and `others` (ending, 1) for each file that is no picture.
+    The output `rejects` takes what can't be used, `others` (ending, 1) for each file that is no picture, and `traits` lists
+    of such pairs, all of one file.
 
     Args:
       settings: how to read.
@@ -94,10 +101,9 @@ class PrepareImages(beam.DoFn):
             elif isinstance(result, Other):
                 yield beam.pvalue.TaggedOutput(OTHERS, (result.kind, 1))
             else:
-                prepared, record = result
                 self._done += 1
-                yield from aside.add(shard_of(prepared.content_hash, self._shards), prepared, record)
-        yield from aside.flush()
+                yield from _told(aside.add(shard_of(result[0].content_hash, self._shards), *result))
+        yield from _told(aside.flush())
         _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
 
     def _fates(self, entries: list[sources.Entry]) -> Iterator[_Fate]:
@@ -178,21 +184,38 @@ class PrepareImages(beam.DoFn):
             encoded = _value(example, self._settings.image_feature)
             label = _value(example, self._settings.label_feature).decode()
             split = _value(example, self._settings.split_feature).decode() if self._settings.split_feature else ""
-            if split not in {"", *features.SPLITS}:
+            if split and not naming.split_named(split):
                 raise ValueError(f"split {split!r}; expected {', '.join(features.SPLITS)}")
+            group = _value(example, self._settings.group_feature).decode() if self._settings.group_feature else ""
         except Exception as error:
             return Reject(path, rejects.BAD_ROW, f"not a tf.Example as data.features describes it: {error}")
         try:
             label = naming.clean_label(label)
         except ValueError as error:
             return Reject(path, rejects.BAD_LABEL, str(error))
-        return self._prepare(sources.ImageFile(path, "", label, split, span, len(encoded), 0), encoded)
+        split, group = naming.split_named(split) or "", naming.clean_group(group)
+        return self._prepare(sources.ImageFile(path, "", label, split, span, len(encoded), 0, group), encoded)
 
     def _prepare(self, file: sources.ImageFile, encoded: bytes) -> _Fate:
+        group = file.group
+        if self._settings.group_pattern:
+            match = re.search(self._settings.group_pattern, file.path)
+            if match is None or not match["group"]:
+                message = f"data.group = {self._settings.group_pattern} finds no group in the path"
+                return Reject(file.path, rejects.NO_GROUP, message)
+            group = naming.clean_group(match["group"])
         picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
         own_id = contents.id_of(picture.encoded)
-        prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split, own_id)
-        return prepared, to_example(file, picture).SerializeToString()
+        prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split, group, own_id)
+        signature = signatures.signature(picture.pixels).tobytes()
+        return prepared, to_example(file, picture).SerializeToString(), signature
+
+
+def _told(parts: list[spill.Part]) -> Iterator[Any]:
+    """What lies on disk, for those that write it and for the look at all pictures."""
+    yield from parts
+    if parts:
+        yield beam.pvalue.TaggedOutput(TRAITS, parts)
 
 
 def _guarded(prepare: Callable[[_Item], _Fate], item: _Item, path: str) -> _Fate:

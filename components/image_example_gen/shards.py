@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -16,11 +16,11 @@ from components.image_example_gen import rejects, spill
 from components.image_example_gen.preparation import REJECTS
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
-from modules import contents, features
+from modules import contents
 
 DUPLICATES = "duplicates"
-
-_STRICTEST_FIRST = (features.TEST, features.EVAL, features.TRAIN)
+PARTS, SPLITS = "parts", "splits"
+"""What is known of a shard: its pictures, as they were put aside, and the splits of them by content hash."""
 
 
 class Duplicate(NamedTuple):
@@ -38,29 +38,12 @@ class Verdict(NamedTuple):
     conflicts: list[Reject]
 
 
-def split_of(content_hash: str, splits: dict[str, int]) -> str:
-    """Return the split of a picture, which follows from its content alone.
-
-    Args:
-      content_hash: in hexadecimal, as uniform as SHA-256 is.
-      splits: hash buckets of each split, e.g. `{"train": 8, "eval": 1, "test": 1}`.
-    """
-    bucket = int(content_hash, 16) % sum(splits.values())
-    for split, end in zip(splits, itertools.accumulate(splits.values()), strict=True):
-        if bucket < end:
-            return split
-    raise AssertionError("the buckets add up")
-
-
-def judge(pictures: Iterable[Prepared], splits: dict[str, int], deduplicate: bool) -> Verdict:
-    """Find copies and conflicts, and give each picture its split.
-
-    Copies of one picture share a split: where they were put into several, the one that leaks least, test before eval before
-    train. One picture under two labels is a conflict.
+def judge(pictures: Iterable[Prepared], splits: Mapping[str, str], deduplicate: bool) -> Verdict:
+    """Find copies and conflicts, and give each picture its split. One picture under two labels is a conflict.
 
     Args:
       pictures: with all copies of each.
-      splits: hash buckets of each split.
+      splits: of the pictures under one label, by content hash.
       deduplicate: keep one of the copies.
 
     Returns:
@@ -70,14 +53,12 @@ def judge(pictures: Iterable[Prepared], splits: dict[str, int], deduplicate: boo
     by_content = itertools.groupby(sorted(pictures), key=lambda picture: picture.content_hash)
     for content_hash, group in by_content:
         copies = list(group)
-        given = {picture.split for picture in copies}
-        split = next((name for name in _STRICTEST_FIRST if name in given), None) or split_of(content_hash, splits)
         first_of = {picture.label: picture for picture in reversed(copies)}
         if len(first_of) > 1:
             verdict.conflicts.extend(_conflict(picture, first_of) for picture in copies)
             continue
         kept = copies[:1] if deduplicate else copies
-        verdict.kept.extend((split, picture) for picture in kept)
+        verdict.kept.extend((splits[content_hash], picture) for picture in kept)
         verdict.duplicates.extend(Duplicate(picture.path, copies[0].path) for picture in copies[len(kept) :])
     return verdict
 
@@ -89,22 +70,21 @@ class WriteShard(beam.DoFn):
 
     Args:
       folders: where each split's shards are written.
-      splits: hash buckets of each split.
       shards: how many there are.
       deduplicate: keep one of the copies.
     """
 
-    def __init__(self, folders: dict[str, str], splits: dict[str, int], shards: int, deduplicate: bool):
+    def __init__(self, folders: dict[str, str], shards: int, deduplicate: bool):
         super().__init__()
         self._folders = folders
-        self._splits = splits
         self._shards = shards
         self._deduplicate = deduplicate
 
-    def process(self, shard: tuple[int, Iterable[list[Prepared]]]) -> Iterator[Any]:
+    def process(self, shard: tuple[int, Mapping[str, Iterable[Any]]]) -> Iterator[Any]:
         """Write the examples of the pictures that are kept."""
-        number, parts = shard[0], list(shard[1])
-        verdict = judge(itertools.chain.from_iterable(parts), self._splits, self._deduplicate)
+        number, parts = shard[0], list(shard[1][PARTS])
+        splits = dict(collections.ChainMap(*shard[1][SPLITS]))
+        verdict = judge(itertools.chain.from_iterable(parts), splits, self._deduplicate)
         yield from (beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates)
         yield from (beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts)
         by_split: dict[str, list[Prepared]] = {}

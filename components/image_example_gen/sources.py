@@ -1,6 +1,6 @@
 """The pictures of a source: which files there are, and under which label and split they were put.
 
-A source is a folder with one subfolder per class, the same below `train/`, `eval/` and `test/`, a manifest
+A source is a folder with one subfolder per class, the same below splits such as `train/` and `test/`, a manifest
 (CSV or JSON lines), or TFRecords of tf.Examples.
 """
 
@@ -30,6 +30,7 @@ class ImageFile(NamedTuple):
       uri: where to read it.
       label: name of its class; empty for a file in no class's folder, which is no picture by its name.
       split: that it was put in; empty if its content decides.
+      group: what it belongs to by the manifest; empty if to nothing.
       span: number of its span, 0 without spans.
       size: bytes.
       modified: nanoseconds since 1970.
@@ -42,6 +43,7 @@ class ImageFile(NamedTuple):
     span: int
     size: int
     modified: int
+    group: str = ""
 
 
 class RecordFile(NamedTuple):
@@ -65,11 +67,12 @@ Entry = ImageFile | RecordFile | ClassFolder | Reject
 """What a source may hold."""
 
 
-def list_files(location: Location, hasty: bool = False) -> Iterator[Entry]:
+def list_files(location: Location, group_name: str | None = None, hasty: bool = False) -> Iterator[Entry]:
     """List what a source holds, in a fixed order, without opening a picture.
 
     Args:
       location: of the source, on any filesystem that TFX reads.
+      group_name: column of a manifest that says what belongs together; None if none does.
       hasty: one file of each folder, or about one of each label of a manifest, is enough.
 
     Yields:
@@ -81,24 +84,30 @@ def list_files(location: Location, hasty: bool = False) -> Iterator[Entry]:
     uri, name = location.uri, os.path.basename(location.uri)
     # What is there by its very name is no pattern.
     if files.is_folder(uri):
+        if group_name is not None:
+            raise DataError(
+                f"{uri}: data.group = {group_name} names a column, and a folder has none; a pattern over the paths has"
+                " (?P<group>…) in it"
+            )
         found: Iterator[Entry] = _list_tree(location, hasty)
     elif _TFRECORDS in name:
         found = _list_records(location)
     elif not files.exists(uri):
         raise DataError(f"{uri}: no such file or folder; {_EXPECTED}")
     elif manifests.is_manifest(name):
-        found = _list_manifest(location, hasty)
+        found = _list_manifest(location, group_name, hasty)
     else:
         raise DataError(f"{uri}: is a file; {_EXPECTED}")
     for entry in found:
         yield entry._replace(path=f"{location.name}/{entry.path}") if location.name else entry
 
 
-def check(locations: Iterable[Location]) -> None:
+def check(locations: Iterable[Location], group_name: str | None = None) -> None:
     """Look for pictures of at least two classes, no further than needed, without opening any.
 
     Args:
       locations: of the source.
+      group_name: as for `list_files`.
 
     Raises:
       DataError: there are none, or only those of one class.
@@ -108,7 +117,7 @@ def check(locations: Iterable[Location]) -> None:
         labels: set[str] = set()
         rejected: Reject | None = None
         for place in places:
-            for entry in list_files(place, hasty):
+            for entry in list_files(place, group_name, hasty):
                 if isinstance(entry, RecordFile):
                     return
                 if isinstance(entry, Reject):
@@ -168,8 +177,10 @@ def _list_tree(location: Location, hasty: bool) -> Iterator[ImageFile | ClassFol
         top = listing.top(location.uri, hasty)
     except files.ERRORS as error:
         raise DataError(f"{location.uri}: can't be listed: {listing.reason_of(error)}") from None
-    levels = 2 if _has_split_folders(location.uri, top) else 1
+    splits = _split_folders(location.uri, top)
+    levels = 2 if splits else 1
     below: dict[str, set[naming.Meaning]] = {}
+    classes: set[str] = set()
     for found in listing.walk(location.uri, top, levels, hasty):
         if isinstance(found, Reject):
             yield found
@@ -177,6 +188,7 @@ def _list_tree(location: Location, hasty: bool) -> Iterator[ImageFile | ClassFol
         parts = found.path.split("/")
         if isinstance(found, listing.Folder):
             if len(parts) == levels and (label := _label_or_none(parts[-1])):
+                classes.add(label)
                 yield ClassFolder(found.path, label)
             continue
         uri = os.path.join(location.uri, found.path)
@@ -185,11 +197,15 @@ def _list_tree(location: Location, hasty: bool) -> Iterator[ImageFile | ClassFol
         elif len(parts) > levels:
             if len(parts) > levels + 1 and (meaning := naming.meaning_of(parts[levels])):
                 _refuse_splits_below(location.uri, parts, levels, meaning, below)
-            yield _image_file(found, uri, parts[levels - 1], parts[0] if levels == 2 else "", location)
+            yield _image_file(found, uri, parts[levels - 1], splits.get(parts[0], ""), location)
         elif headers.claims_to_be_a_picture(parts[-1]):
             yield Reject(found.path, rejects.NO_LABEL, rejects.IN_NO_CLASS)
         else:
             yield ImageFile(found.path, uri, "", "", location.span, found.size, found.modified)
+    meanings = [meaning for name in classes if (meaning := naming.meaning_of(name))]
+    if splits and len(meanings) == len(classes) and naming.are_splits(meanings):
+        folders = " and ".join(sorted(splits))
+        raise DataError(f"{location.uri}: {folders} hold {_named(classes)}, which are splits once more: move the classes up")
 
 
 def _label_or_none(name: str) -> str | None:
@@ -215,24 +231,18 @@ def _refuse_splits_below(
         )
 
 
-def _has_split_folders(uri: str, top: Iterable[listing.FoundFile | listing.Folder | Reject]) -> bool:
-    """Whether a tree has train, eval and test above its classes."""
+def _split_folders(uri: str, top: Iterable[listing.FoundFile | listing.Folder | Reject]) -> dict[str, str]:
+    """Which split each folder of a tree is; nothing where they are classes."""
     # What of the top can't be read, and is a container, is a folder too.
     folders = {
         found.path
         for found in top
         if isinstance(found, listing.Folder) or (isinstance(found, Reject) and found.code == rejects.CONTAINER)
     }
-    likely = {name: meaning for name in folders if (meaning := naming.meaning_of(name))}
-    if not naming.are_splits(likely.values()):
-        return False
-    if folders == set(features.SPLITS):
-        return True
-    raise DataError(
-        f"{uri}: holds the folders {_named(folders)}, of which {', '.join(sorted(likely))} look like splits; a tree with"
-        f" splits above its classes needs exactly {', '.join(features.SPLITS)}: rename those of other names (val to"
-        " eval), and move away what is no split; any other tree one subfolder per class"
-    )
+    try:
+        return naming.split_folders(folders)
+    except ValueError as error:
+        raise DataError(f"{uri}: holds the folders {_named(folders)}, of which {error}") from None
 
 
 def _named(names: Collection[str]) -> str:
@@ -240,13 +250,13 @@ def _named(names: Collection[str]) -> str:
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
-def _list_manifest(location: Location, hasty: bool) -> Iterator[ImageFile | Reject]:
+def _list_manifest(location: Location, group_name: str | None, hasty: bool) -> Iterator[ImageFile | Reject]:
     root = os.path.dirname(location.uri)
-    for row, found in manifests.files(location.uri, one_a_label=hasty):
+    for row, found in manifests.files(location.uri, group_name, one_a_label=hasty):
         if isinstance(found, Reject):
             yield found
         else:
-            yield _image_file(found, os.path.join(root, found.path), row.label, row.split, location)
+            yield _image_file(found, os.path.join(root, found.path), row.label, row.split, location, row.group)
 
 
 def _list_records(location: Location) -> Iterator[RecordFile | Reject]:
@@ -267,9 +277,11 @@ def _list_records(location: Location) -> Iterator[RecordFile | Reject]:
             yield RecordFile(found.path, uri, location.span, found.size, found.modified)
 
 
-def _image_file(found: listing.FoundFile, uri: str, label: str, split: str, location: Location) -> ImageFile | Reject:
+def _image_file(
+    found: listing.FoundFile, uri: str, label: str, split: str, location: Location, group: str = ""
+) -> ImageFile | Reject:
     try:
         label = naming.clean_label(label)
     except ValueError as error:
         return Reject(found.path, rejects.BAD_LABEL, str(error))
-    return ImageFile(found.path, uri, label, split, location.span, found.size, found.modified)
+    return ImageFile(found.path, uri, label, split, location.span, found.size, found.modified, group)

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable
 from concurrent import futures
 from typing import NamedTuple
 
+import numpy as np
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import files, parallel
+from components.image_example_gen import files, parallel, signatures
 
 _RANGE = 256 * 1024
 _LEAST, _MOST = 16_000_000, 128_000_000
@@ -23,6 +24,7 @@ _PORTIONS = 16
 BUFFER = 160_000_000
 """Bytes of examples that wait in memory: above what a portion has, since examples are a little longer than pictures."""
 _READERS = 4
+_SIGNATURES = ".signatures"
 
 
 class Prepared(NamedTuple):
@@ -33,6 +35,8 @@ class Prepared(NamedTuple):
     path: str
     label: str
     split: str
+    group: str = ""
+    """What it belongs to; empty if to nothing."""
     id: str = ""
     """As `modules.contents` has it."""
     aside: str = ""
@@ -68,18 +72,19 @@ class Spill:
     def __init__(self, folder: str, most: int):
         self._folder = folder
         self._most = most
-        self._waiting: dict[int, list[tuple[Prepared, bytes]]] = {}
+        self._waiting: dict[int, list[tuple[Prepared, bytes, bytes]]] = {}
         self._bytes = 0
 
-    def add(self, shard: int, prepared: Prepared, record: bytes) -> list[Part]:
-        """Take an example; return what lies on disk now and did not before.
+    def add(self, shard: int, prepared: Prepared, record: bytes, signature: bytes) -> list[Part]:
+        """Take an example; return what lies on disk now and did not before, of one file.
 
         Args:
           shard: that it belongs to.
           prepared: what is known of it.
           record: its serialised form.
+          signature: of what it looks like, serialised.
         """
-        self._waiting.setdefault(shard, []).append((prepared, record))
+        self._waiting.setdefault(shard, []).append((prepared, record, signature))
         self._bytes += len(record)
         return self.flush() if self._bytes >= self._most else []
 
@@ -89,16 +94,30 @@ class Spill:
             return []
         path, offset = os.path.join(self._folder, uuid.uuid4().hex), 0
         parts: list[Part] = []
+        looks: list[bytes] = []
         with fileio.open(path, "wb") as file:
             for shard, waiting in sorted(self._waiting.items()):
-                file.write(b"".join(record for _, record in waiting))
+                file.write(b"".join(record for _, record, _ in waiting))
                 placed = []
-                for prepared, record in waiting:
+                for prepared, record, signature in waiting:
                     placed.append(prepared._replace(aside=path, offset=offset, length=len(record)))
                     offset += len(record)
+                    looks.append(signature)
                 parts.append((shard, placed))
+        with fileio.open(path + _SIGNATURES, "wb") as file:
+            file.write(b"".join(looks))
         self._waiting, self._bytes = {}, 0
         return parts
+
+
+def read_signatures(aside: str) -> np.ndarray:
+    """Read the signatures of the pictures in a file, in its order: `[pictures]`, as `signatures.SIGNATURE` has it.
+
+    Args:
+      aside: the file with their examples.
+    """
+    with files.opened(aside + _SIGNATURES) as file:
+        return np.frombuffer(file.read(), signatures.SIGNATURE)
 
 
 def read(parts: Iterable[list[Prepared]], wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], bytes]:

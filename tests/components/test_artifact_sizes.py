@@ -10,7 +10,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.data_gate import executor, findings
-from components.image_example_gen import rejects
+from components.image_example_gen import belonging, rejects
 from components.image_schema_gen import component as schema_gen
 from configs import schema as configuration
 from modules import features
@@ -61,7 +61,9 @@ def test_statistics_schema_and_verdict_do_not_grow_with_the_pictures(tmp_path: P
         counts = {(split, f"label {i}"): pictures for split in features.SPLITS for i in range(20)}
         first = tuple(rejects.Reject(f"{i}.jpg", "damaged", "is damaged") for i in range(10))
         summary = rejects.Summary(counts, pictures, pictures, first, {"damaged": pictures}, "rejects.jsonl")
-        evidence = findings.Evidence(summary, of, frozenset(f"label {i}" for i in range(20)), {"train": anomalies})
+        evidence = findings.Evidence(
+            summary, of, frozenset(f"label {i}" for i in range(20)), {"train": anomalies}, belonging.Summary()
+        )
         limits = findings.Limits(0.0001, 5, "refuse", "refuse", "refuse", "refuse", 0.1, 0.3)
         folder = tmp_path / str(pictures)
         folder.mkdir()

@@ -7,10 +7,10 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 
 from components.data_gate import findings
 from components.data_gate.findings import ALLOWED, REFUSED, WARNING
-from components.image_example_gen import rejects
+from components.image_example_gen import belonging, rejects
 from modules import features
 
-LIMITS = findings.Limits(0.01, 5, "refuse", "refuse", "refuse", "refuse", 0.1, 0.3)
+LIMITS = findings.Limits(0.01, 5, "warn", "refuse", "refuse", "refuse", "refuse", 0.1, 0.3)
 Counts = dict[str, int]
 
 
@@ -27,7 +27,7 @@ def evidence(
     pictures.pop(without, None)
     first = tuple(rejects.Reject(f"{i}.jpg", "damaged", "is damaged") for i in range(min(rejected, 10)))
     summary = rejects.Summary(pictures, rejected, 0, first, {"damaged": rejected}, "report/rejects.jsonl")
-    return findings.Evidence(summary, statistics(counts, size), frozenset(known or counts), {})
+    return findings.Evidence(summary, statistics(counts, size), frozenset(known or counts), {}, belonging.Summary())
 
 
 def baseline(counts: Counts, size: int = 100) -> findings.Baseline:
@@ -67,7 +67,27 @@ def test_too_few_pictures_of_a_class_are_refused_in_train_and_none_elsewhere_is_
     assert severity == REFUSED
     assert "dog has 4 in train, fewer than data.min_images_per_class = 5" in message
     assert found(evidence({"cat": 50, "dog": 5})) == []
-    assert found(evidence({"cat": 50, "dog": 50}, without=("test", "cat"))) == [(WARNING, "cat has no picture in test")]
+    ((severity, message),) = found(evidence({"cat": 50, "dog": 50}, without=("test", "cat")))
+    assert severity == WARNING
+    assert message.startswith("cat has no picture in test, so the gate knows nothing of it: add pictures of it, put some")
+
+
+def test_near_copies_across_splits_are_told_or_refused_and_those_under_two_labels_told() -> None:
+    pair = belonging.NearCopy("a.jpg", "train", "cat", "b.jpg", "test", "dog")
+    together = belonging.Summary(9, 7, 1, (pair,), (pair,), path="report/near_copies.jsonl")
+    given = dataclasses.replace(evidence({"cat": 50, "dog": 50}), together=together)
+    across = (
+        "7 pairs of pictures look like one photograph and are in different splits, which flatters the test: a.jpg (train)"
+        " and b.jpg (test); …; all named in report/near_copies.jsonl; data.near_copies = same_split puts them on one side"
+    )
+    disputed = (
+        "1 pair of pictures looks like one photograph and is under different labels: a.jpg (cat) and b.jpg (dog); all named"
+        " in report/near_copies.jsonl"
+    )
+    assert found(given) == [(WARNING, across), (WARNING, disputed)]
+    assert found(given, near_copies="refuse") == [(REFUSED, across), (WARNING, disputed)]
+    within = dataclasses.replace(given, together=together._replace(across=0, disputed=0))
+    assert found(within, near_copies="refuse") == []
 
 
 def test_too_many_rejects_are_refused_and_the_first_ten_named() -> None:

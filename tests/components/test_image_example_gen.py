@@ -16,7 +16,17 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components.image_example_gen import component, driver, executor, preparation, rejects, shards, sources, spans
+from components.image_example_gen import (
+    assignment,
+    component,
+    driver,
+    executor,
+    preparation,
+    rejects,
+    shards,
+    sources,
+    spans,
+)
 from components.image_example_gen import files as stored
 from modules import contents, dataset, features, images
 from tests import corpus
@@ -411,6 +421,7 @@ def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:
     settings = preparation.Settings((255, 255, 255), 100, "image", "label", "")
     for function in (
         preparation.PrepareImages(settings, "x", "y", 3),
-        shards.WriteShard({"train": "x"}, {"train": 1}, 3, True),
+        assignment.AssignSplits({"train": 1}, 3, True),
+        shards.WriteShard({"train": "x"}, 3, True),
     ):
         assert pickle.loads(pickle.dumps(function)).__class__ is function.__class__

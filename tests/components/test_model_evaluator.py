@@ -119,7 +119,7 @@ def check_predictions(rows: list[dict[str, Any]], truth: Sequence[str], candidat
 label_sets = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=5, unique=True)
 
 
-@hypothesis.settings(max_examples=4, deadline=None)
+@hypothesis.settings(max_examples=4)
 @hypothesis.example(["a", "b", "c"], ["a", "b"], 0)  # one is new
 @hypothesis.example(["b", "a"], ["a", "c", "b"], 1)  # one is gone, the others stand in another order
 @hypothesis.example(["a", "b"], ["c", "d"], 2)  # all were renamed

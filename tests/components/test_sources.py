@@ -54,38 +54,59 @@ def test_a_tree_may_have_its_splits_above_the_classes(picture_folder: Write) -> 
     [
         ("train", "val"),
         ("train", "test"),
-        ("train", "eval", "validation", "test"),
-        ("train", "eval", "test", "predictions"),
         ("Train", "Eval", "Test"),
+        ("Training", "Testing"),
+        ("train", "dev"),
+        ("train", "valid", "test"),
         ("training_set", "test-set"),
         ("1_train", "2_val", "3_test"),
-        ("train_images", "test_images", "notes"),
         ("TRAINING", "Holdout"),
-        ("hold-out", "training"),
-        ("seg_train", "seg_test", "seg_pred"),
-        ("asl_train", "asl_test"),
+        ("training", "hold-out"),
+        ("seg_train", "seg_test"),
         ("images_train", "images_val"),
-        ("split_train", "split_test"),
-        ("x_train", "x_test"),
         ("my_train_data", "my_test_data"),
         ("TrainSet1", "TestSet1"),
         ("trains", "tests"),
-        ("train_cats", "test_cats"),
         ("train", "evaluate"),
-        ("train.new", "test.new"),
-        ("trainA", "trainB", "testA", "testB"),
         ("trainval", "test"),
-        ("train", "test_unlabelled"),
         ("train_2017", "val_2014"),
-        ("01_train", "02_test"),
         ("\uff34\uff32\uff21\uff29\uff2e", "test"),
         ("tra\u00adin", "te\u200bst"),
-        ("seg_tra\u00adin", "seg_te\u200bst"),
+    ],
+)
+def test_splits_above_the_classes_may_be_spelt_as_usual_and_one_may_be_missing(
+    picture_folder: Write, folders: tuple[str, ...]
+) -> None:
+    folder = picture_folder({f"{name}/{label}/1.png": b"x" for name in folders for label in ("cat", "dog")})
+    found = listed(folder)
+    assert {label for _, label, _ in found} == {"cat", "dog"}
+    of_folders = {path.split("/")[0]: split for path, _, split in found}
+    assert of_folders[folders[0]] == "train"
+    assert len(set(of_folders.values())) == len(folders)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train", "eval", "validation", "test"),
+        ("train", "eval", "test", "predictions"),
+        ("train_images", "test_images", "notes"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("trainA", "trainB", "testA", "testB"),
+        ("train", "test_unlabelled"),
+        ("val", "test"),
+        ("train", "trainval", "test"),
     ],
 )
 def test_a_tree_that_looks_like_splits_but_is_not_quite_is_explained(picture_folder: Write, folders: list[str]) -> None:
     folder = picture_folder({f"{name}/cat/1.png": b"x" for name in folders})
-    with pytest.raises(DataError, match="needs exactly train, eval, test"):
+    with pytest.raises(DataError, match="look like splits; a tree with splits above its classes holds one folder of each"):
+        listed(folder)
+
+
+def test_a_split_within_a_split_is_explained(picture_folder: Write) -> None:
+    folder = picture_folder({"seg_train/seg_train/cat/1.png": b"x", "seg_test/seg_test/cat/1.png": b"x"})
+    with pytest.raises(DataError, match="seg_test and seg_train hold seg_test, seg_train, which are splits once more: move"):
         listed(folder)
 
 
@@ -198,6 +219,47 @@ def test_csv_and_json_lines_say_the_same(picture_folder: Write) -> None:
         assert rejected(folder / name) == {}
 
 
+def test_a_column_of_splits_may_be_spelt_as_usual(picture_folder: Write) -> None:
+    folder = picture_folder(dict.fromkeys(["1.png", "2.png", "3.png"], b"x"))
+    (folder / "list.csv").write_text("path,label,split\n1.png,cat,Training\n2.png,cat,valid\n3.png,dog,TEST\n")
+    assert [split for _, _, split in listed(folder / "list.csv")] == ["train", "eval", "test"]
+
+
+def groups(manifest: Path) -> dict[str, str]:
+    found = sources.list_files(Location(str(manifest)), "patient")
+    return {file.path: file.group for file in found if isinstance(file, sources.ImageFile)}
+
+
+def test_a_column_may_say_what_belongs_together(picture_folder: Write) -> None:
+    folder = picture_folder(dict.fromkeys(["1.png", "2.png", "3.png"], b"x"))
+    (folder / "list.csv").write_text("path,label,patient\n1.png,cat, ann \n2.png,cat,0\n3.png,dog,\n")
+    rows = [
+        {"path": "1.png", "label": "cat", "patient": "ann"},
+        {"path": "2.png", "label": "cat", "patient": 0},
+        {"path": "3.png", "label": "dog", "patient": None},
+    ]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name in ("list.csv", "list.jsonl"):
+        assert groups(folder / name) == {"1.png": "ann", "2.png": "0", "3.png": ""}
+
+
+def test_a_group_that_is_nowhere_is_never_taken_for_none(picture_folder: Write) -> None:
+    folder = picture_folder({"cat/1.png": b"x", "dog/2.png": b"x"})
+    (folder / "list.csv").write_text("path,label,Patient\ncat/1.png,cat,ann\n")
+    with pytest.raises(DataError, match=r"no column patient in the header 'path,label,Patient', which data\.group names"):
+        groups(folder / "list.csv")
+    (folder / "list.jsonl").write_text(
+        '{"path": "cat/1.png", "label": "cat"}\n{"path": "dog/2.png", "label": 1, "patient": 1.5}'
+    )
+    found = [
+        entry for entry in sources.list_files(Location(str(folder / "list.jsonl")), "patient") if isinstance(entry, Reject)
+    ]
+    assert [entry.code for entry in found] == [rejects.BAD_ROW, rejects.BAD_ROW]
+    assert "has no key 'patient' in list.jsonl:1, which data.group names" in found[0].message
+    with pytest.raises(DataError, match=r"data\.group = patient names a column, and a folder has none; .*\(\?P<group>"):
+        groups(folder)
+
+
 def test_rows_that_can_not_be_used_are_named_and_the_others_taken(picture_folder: Write, tmp_path: Path) -> None:
     folder = picture_folder({"1.png": b"x", "2.png": b"x"})
     (tmp_path / "secret.png").write_bytes(b"x")
@@ -206,7 +268,7 @@ def test_rows_that_can_not_be_used_are_named_and_the_others_taken(picture_folder
     paths = ["1.png", "../secret.png", "a/../../secret.png", str(tmp_path / "secret.png"), "link.png", "way/secret.png"]
     paths += ["missing.png", "gs://other/1.png", "", "."]
     lines = [json.dumps({"path": path, "label": "cat"}) for path in paths]
-    lines += ["not json", "[1]", '{"path": "2.png"}', '{"path": "2.png", "label": "a", "split": "dev"}']
+    lines += ["not json", "[1]", '{"path": "2.png"}', '{"path": "2.png", "label": "a", "split": "none"}']
     lines += ['{"path": "2.png", "label": "a\\nb"}', '{"path": "2.png", "label": "\\ud800"}', '{"path": "\\udfff.png"}']
     (folder / "list.jsonl").write_text("\n".join(lines))
     assert listed(folder / "list.jsonl") == [("1.png", "cat", "")]

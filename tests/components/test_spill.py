@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.image_example_gen import files, inventory, preparation, shards, sources, spans, spill
+from components.image_example_gen import files, inventory, preparation, shards, signatures, sources, spans, spill
 from modules import features
 from tests.components.test_image_example_gen import ingest, many, record
 
@@ -59,15 +59,30 @@ def prepared(number: int, content_hash: str = "") -> spill.Prepared:
     return spill.Prepared(content_hash or f"{number:064x}", "", f"{number}.png", "a", "")
 
 
+def looks(number: int) -> bytes:
+    """A signature, that of a plain picture of a brightness of its own."""
+    return signatures.signature(np.full((8, 8, 3), number % 256, np.uint8)).tobytes()
+
+
+def test_signatures_are_read_back_in_the_order_of_the_examples(tmp_path: Path) -> None:
+    aside = spill.Spill(str(tmp_path), most=1 << 20)
+    for number in range(50):
+        aside.add(number % 7, prepared(number), b"%d" % number, looks(number))
+    parts = aside.flush()
+    numbers = [int(one.path.removesuffix(".png")) for _, part in parts for one in part]
+    found = spill.read_signatures(parts[0][1][0].aside)
+    assert [signature.tobytes() for signature in found] == [looks(number) for number in numbers]
+
+
 def test_examples_of_a_shard_lie_together_and_are_read_with_one_read_of_each_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aside, parts = spill.Spill(str(tmp_path), most=1 << 20), []
     for number in range(600):
-        parts += aside.add(number % 7, prepared(number), b"%d" % number)
+        parts += aside.add(number % 7, prepared(number), b"%d" % number, looks(number))
         if number % 200 == 199:
             parts += aside.flush()
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len({one.aside for _, part in parts for one in part}) == 3
     assert [shard for shard, _ in parts] == [*range(7)] * 3
     reads = Reads(monkeypatch)
     of_shard = [part for shard, part in parts if shard == 3]
@@ -81,7 +96,7 @@ def test_examples_of_a_shard_lie_together_and_are_read_with_one_read_of_each_fil
 def test_what_was_said_of_an_example_is_on_the_disk_by_then(tmp_path: Path) -> None:
     aside, said = spill.Spill(str(tmp_path), most=10), 0
     for number in range(101):
-        for _, part in aside.add(0, prepared(number), b"x" * 3):
+        for _, part in aside.add(0, prepared(number), b"x" * 3, looks(number)):
             assert len(spill.read([part], {(one.aside, one.offset) for one in part})) == len(part)
             said += len(part)
         assert said > number - 4  # no more than ten bytes wait
@@ -93,14 +108,14 @@ def test_what_was_said_of_an_example_is_on_the_disk_by_then(tmp_path: Path) -> N
 def test_examples_that_are_not_wanted_are_not_kept_in_memory(tmp_path: Path) -> None:
     aside = spill.Spill(str(tmp_path), most=1 << 20)
     for number in range(10):
-        aside.add(0, prepared(number), b"%d" % number)
+        aside.add(0, prepared(number), b"%d" % number, looks(number))
     ((_, part),) = aside.flush()
     assert spill.read([part], {(part[4].aside, part[4].offset)}) == {(part[4].aside, part[4].offset): b"4"}
 
 
 def test_a_file_that_ends_too_early_is_named(tmp_path: Path) -> None:
     aside = spill.Spill(str(tmp_path), most=1 << 20)
-    aside.add(0, prepared(0), b"0123456789")
+    aside.add(0, prepared(0), b"0123456789", looks(0))
     ((_, part),) = aside.flush()
     Path(part[0].aside).write_bytes(b"01234")
     with pytest.raises(OSError, match=f"{part[0].aside}: ends before byte 10"):
@@ -169,7 +184,7 @@ def test_shards_are_read_back_once_with_few_files_open(
     reads = Reads(monkeypatch)
     ingested = ingest(folder, tmp_path / "out", shard_megabytes=0.05)
     shard_count = len(ingested.files["train"])
-    aside = [(path, size) for path, size in reads.ranges if "aside" in path]
+    aside = [(path, size) for path, size in reads.ranges if "aside" in path and not path.endswith(".signatures")]
     units = len({path for path, _ in aside})
     assert units > 50
     assert len(aside) <= units * shard_count
@@ -189,10 +204,12 @@ def test_a_bundle_that_is_tried_again_leaves_nothing_twice(picture_folder: Write
     list(function.process(inventory.Unit(0, 14)))
     parts = [part for part in function.process(inventory.Unit(0, 14)) if not isinstance(part, beam.pvalue.TaggedOutput)]
     function.teardown()
-    assert len(list((tmp_path / "aside").iterdir())) == 2
+    assert len([path for path in (tmp_path / "aside").iterdir() if not path.suffix]) == 2
     folders = {split: str(tmp_path / f"Split-{split}") for split in features.SPLITS}
     for folder in folders.values():
         Path(folder).mkdir()
-    writing = shards.WriteShard(folders, {"train": 1, "eval": 1, "test": 1}, 2, True)
-    counts = [count for shard, part in parts for (_, count) in writing.process((shard, [part]))]
+    writing = shards.WriteShard(folders, 2, True)
+    splits = {one.content_hash: "train" for _, part in parts for one in part}
+    known = [(shard, {shards.PARTS: [part], shards.SPLITS: [splits]}) for shard, part in parts]
+    counts = [count for of_shard in known for (_, count) in writing.process(of_shard)]
     assert sum(counts) == 12

@@ -74,14 +74,12 @@ def test_a_password_has_any_reserved_character_raw_or_encoded(scheme: str, passw
 
 
 @hypothesis.given(printable)
-@hypothesis.settings(deadline=None)
 def test_a_printable_password_comes_back_as_it_was_written(password: str) -> None:
     found = folders.metadata_address(f"mysql://me:{password}@db/meta")
     assert found == folders.MetadataAddress("mysql", "db", 3306, "/meta", "me", password)
 
 
 @hypothesis.given(st.text(), st.text())
-@hypothesis.settings(deadline=None)
 def test_any_text_comes_back_from_its_encoding(user: str, password: str) -> None:
     found = folders.metadata_connection(f"mysql://{quote(user, safe='')}:{quote(password, safe='')}@db/meta")
     assert (found.mysql.user, found.mysql.password) == (user, password)
@@ -136,7 +134,6 @@ def test_what_is_no_metadata_store_is_refused_with_what_one_is(url: str, shown: 
 
 
 @hypothesis.given(printable, printable, st.sampled_from(["", "/", ":x/meta", ":99999/meta", "[/meta"]))
-@hypothesis.settings(deadline=None)
 def test_a_refusal_never_depends_on_user_and_password(user: str, password: str, rest: str) -> None:
     with pytest.raises(ValueError, match="mysql:// is no metadata store") as error:
         folders.metadata_address(f"mysql://{user}:{password}@db{rest}")

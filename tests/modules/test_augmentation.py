@@ -24,7 +24,7 @@ def an_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     angle=st.floats(-180, 180),
     shift_y=st.floats(-8, 8),

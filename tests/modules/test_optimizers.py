@@ -70,7 +70,7 @@ def moves(model: keras.Model, steps: int = 1, scale: float = 1.0) -> list[dict[s
     return found
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.one_of(st.none(), st.floats(1e-4, 1e-2)), min_size=3, max_size=3).filter(any))
 def test_frozen_variables_never_change_a_bit_and_each_group_moves_at_its_rate(rates: list[float | None]) -> None:
     model = compiled([("block4_.*", rates[0]), ("block5_.*", rates[1]), ("head/.*", rates[2])])

@@ -342,7 +342,7 @@ def _until(operation: Callable[[], Any], step: int) -> None:
 def test_whatever_happens_a_server_is_told_of_a_version_that_is_there_and_meant() -> None:
     Life.operations.clear()
     settings = hypothesis.settings(
-        max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=60, stateful_step_count=30, suppress_health_check=list(hypothesis.HealthCheck)
     )
     stateful.run_state_machine_as_test(Life, settings=settings)
     assert Life.operations.total() >= 500

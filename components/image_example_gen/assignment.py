@@ -1,0 +1,109 @@
+"""Looks at all pictures at once, at a few hundred bytes each: what looks alike, and which split each belongs to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from components.image_example_gen import belonging, near_copies, preparation, signatures, spill, splits
+
+NEAR_COPIES, MOVES, CUT = "near_copies", "moves", "cut"
+
+
+class Traits(NamedTuple):
+    """What is known of the pictures in one file of `spill`, in its order.
+
+    Attributes:
+      table: `splits.PICTURES`, serialised.
+      aside: the file.
+    """
+
+    table: bytes
+    aside: str
+
+
+def traits_of(parts: Sequence[spill.Part]) -> Iterator[Traits]:
+    """Return what is known of pictures that were put aside together; nothing of none.
+
+    Args:
+      parts: of one file, in its order.
+    """
+    pictures = [picture for _, part in parts for picture in part]
+    if pictures:
+        columns = [pa.array([getattr(one, name) for one in pictures], pa.string()) for name in splits.PICTURES.names]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, splits.PICTURES) as writer:
+            writer.write_table(pa.table(columns, splits.PICTURES))
+        yield Traits(sink.getvalue().to_pybytes(), pictures[0].aside)
+
+
+class AssignSplits(beam.DoFn):
+    """Turns the traits of all pictures into (shard, split by content hash).
+
+    The output `near_copies` takes each pair that looks like one photograph, `moves` each picture that is not in the split
+    that it has by itself, `cut` the splits that were cut from train.
+
+    Args:
+      shares: hash buckets of each split.
+      shards: how many there are.
+      near_copies_share_a_split: whether what looks like one photograph belongs together.
+    """
+
+    def __init__(self, shares: Mapping[str, int], shards: int, near_copies_share_a_split: bool):
+        super().__init__()
+        self._shares = dict(shares)
+        self._shards = shards
+        self._joins = near_copies_share_a_split
+
+    def process(self, everything: tuple[Any, Iterable[Traits]]) -> Iterator[Any]:
+        """Yield the splits of each shard, and what there is to tell."""
+        found = list(everything[1])
+        table = _together(found)
+        hashes = table["content_hash"].to_numpy()
+        contents = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])[: len(hashes)])
+        pairs = contents[
+            near_copies.pairs(_signatures(found, table["row"].to_numpy()[contents]), hashes[contents].astype(bytes))
+        ]
+        assignment = splits.assign(table, pairs if self._joins else pairs[:0], self._shares)
+        by_shard: dict[int, dict[str, str]] = {}
+        for content_hash, split in zip(hashes[contents].tolist(), assignment.splits[contents].tolist(), strict=True):
+            by_shard.setdefault(preparation.shard_of(content_hash, self._shards), {})[content_hash] = split
+        yield from by_shard.items()
+        for pair in pairs.tolist():
+            one, other = ((table["path"][row].as_py(), assignment.splits[row], table["label"][row].as_py()) for row in pair)
+            yield beam.pvalue.TaggedOutput(NEAR_COPIES, belonging.NearCopy(*one, *other))
+        yield from (beam.pvalue.TaggedOutput(MOVES, move) for move in assignment.moves)
+        yield from (beam.pvalue.TaggedOutput(CUT, split) for split in assignment.cut)
+
+
+def _together(found: Iterable[Traits]) -> pa.Table:
+    """The pictures under one label, in an order that does not depend on who prepared what; `row` says where they were."""
+    table = pa.concat_tables(pa.ipc.open_stream(one.table).read_all() for one in found)
+    table = table.append_column("row", pa.array(np.arange(table.num_rows)))
+    labels = table.group_by("content_hash").aggregate([("label", "count_distinct")])
+    disputed = labels.filter(pa.compute.greater(labels["label_count_distinct"], 1))["content_hash"]
+    table = table.filter(pa.compute.invert(pa.compute.is_in(table["content_hash"], disputed)))
+    return table.sort_by([("content_hash", "ascending"), ("path", "ascending")])
+
+
+def _signatures(found: Iterable[Traits], rows: np.ndarray) -> np.ndarray:
+    """The signatures of some rows, in their order, on disk: of a million pictures they are a gigabyte."""
+    if not len(rows):
+        return np.empty(0, signatures.SIGNATURE)
+    with tempfile.TemporaryFile() as file:
+        kept = np.memmap(file, signatures.SIGNATURE, "w+", shape=rows.shape)
+    order = np.argsort(rows)
+    start = 0
+    for one in found:
+        own = spill.read_signatures(one.aside)
+        first, last = np.searchsorted(rows, [start, start + len(own)], sorter=order)
+        places = order[first:last]
+        kept[places] = own[rows[places] - start]
+        start += len(own)
+    return kept
