@@ -1,7 +1,8 @@
 """ImageExampleGen against a plain Python loop that does the same checks and writes the same TFRecords.
 
 Each is run in a process of its own, on the same generated JPEGs, which the page cache holds. Rates are those of the work
-itself, after imports; memory is the peak resident set of the whole process.
+itself, after imports; memory is the peak resident set of the whole process. Read is what its calls asked the system for, its
+ended children's with it, by `/proc/self/io`, against the bytes of the pictures: those put aside are read a second time.
 
   .venv/bin/python -m benchmarks.ingest                      # 2,000 and 20,000 pictures, about five minutes
   .venv/bin/python -m benchmarks.ingest --pictures 500 --pictures 1000
@@ -9,6 +10,7 @@ itself, after imports; memory is the peak resident set of the whole process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 
@@ -66,34 +69,49 @@ def write_folder(folder: Path, count: int) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def with_loop(source: str, output: str) -> float:
-    """Ingest with a plain loop; return its seconds."""
+def bytes_read() -> int:
+    """Return what this process has read so far, files and all else, and its children that have ended."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines())
+    return int(fields["rchar"])
+
+
+@contextlib.contextmanager
+def measuring() -> Iterator[dict[str, float]]:
+    """Measure what is done meanwhile: `seconds`, and bytes that were `read`; they are there at its end."""
+    started, before, measured = time.perf_counter(), bytes_read(), dict[str, float]()
+    yield measured
+    measured |= {"seconds": time.perf_counter() - started, "read": bytes_read() - before}
+
+
+def with_loop(source: str, output: str) -> dict[str, float]:
+    """Ingest with a plain loop; return what was measured."""
     import tensorflow as tf
 
-    from components.image_example_gen import preparation, sources, splits
+    from components.image_example_gen import near_copies, preparation, signatures, sources, splits
     from components.image_example_gen.spans import Location
     from modules import images
 
-    started = time.perf_counter()
-    options = tf.io.TFRecordOptions("GZIP", compression_level=0)
-    writers = {split: tf.io.TFRecordWriter(os.path.join(output, f"{split}.gz"), options) for split in SPLITS}
-    seen: dict[str, str] = {}
-    for file in sources.list_files(Location(source)):
-        if not isinstance(file, sources.ImageFile):
-            continue
-        picture = images.prepare(Path(file.uri).read_bytes())
-        if picture.content_hash in seen:
-            continue
-        seen[picture.content_hash] = file.label
-        split = splits.split_of(picture.content_hash, SPLITS)
-        writers[split].write(preparation.to_example(file, picture).SerializeToString())
-    for writer in writers.values():
-        writer.close()
-    return time.perf_counter() - started
+    with measuring() as measured:
+        options = tf.io.TFRecordOptions("GZIP", compression_level=0)
+        writers = {split: tf.io.TFRecordWriter(os.path.join(output, f"{split}.gz"), options) for split in SPLITS}
+        seen: dict[str, np.ndarray] = {}
+        for file in sources.list_files(Location(source)):
+            if not isinstance(file, sources.ImageFile):
+                continue
+            picture = images.prepare(Path(file.uri).read_bytes())
+            if picture.content_hash in seen:
+                continue
+            seen[picture.content_hash] = signatures.signature(picture.pixels)
+            split = splits.split_of(picture.content_hash, SPLITS)
+            writers[split].write(preparation.to_example(file, picture).SerializeToString())
+        for writer in writers.values():
+            writer.close()
+        near_copies.pairs(np.stack([*seen.values()]), np.array([*seen], "S64"))
+    return measured
 
 
-def with_component(source: str, output: str) -> float:
-    """Ingest with ImageExampleGen's driver and executor; return their seconds."""
+def with_component(source: str, output: str) -> dict[str, float]:
+    """Ingest with ImageExampleGen's driver and executor; return what was measured."""
     from tfx.proto import example_gen_pb2, range_config_pb2
     from tfx.types import standard_artifacts
     from tfx.utils import proto_utils
@@ -111,10 +129,10 @@ def with_component(source: str, output: str) -> float:
     examples, rejects = standard_artifacts.Examples(), component.Rejects()
     examples.uri, rejects.uri = os.path.join(output, "examples", "1"), os.path.join(output, "rejects", "1")
     context = executor.Executor.Context(beam.arguments(schema.Beam()), tmp_dir=os.path.join(output, "tmp"), unique_id="1")
-    started = time.perf_counter()
-    properties |= driver.resolve(properties, examples.uri)
-    executor.Executor(context).Do({}, {"examples": [examples], "rejects": [rejects]}, properties)
-    return time.perf_counter() - started
+    with measuring() as measured:
+        properties |= driver.resolve(properties, examples.uri)
+        executor.Executor(context).Do({}, {"examples": [examples], "rejects": [rejects]}, properties)
+    return measured
 
 
 WAYS = {"plain loop": with_loop, "ImageExampleGen": with_component}
@@ -126,20 +144,23 @@ WAYS = {"plain loop": with_loop, "ImageExampleGen": with_component}
 @click.option("--only", type=click.Choice(list(WAYS)), hidden=True)
 @click.option("--output", hidden=True)
 def main(counts: tuple[int, ...], folder: Path | None, only: str | None, output: str | None) -> None:
-    """Print rates and peak memory of both ways, and their ratios."""
+    """Print rates, peak memory and what was read of both ways, and their ratios."""
     if only is not None:
-        seconds = WAYS[only](str(folder), str(output))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"seconds": seconds, "megabytes": peak * 1024 / 1e6}))
+        measured = WAYS[only](str(folder), str(output))
+        measured["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        print(json.dumps(measured))
         return
     console = Console()
-    table = Table("pictures", "way", "seconds", "pictures/s", "peak memory, MB", "rate against the loop")
+    table = Table(
+        "pictures", "way", "seconds", "pictures/s", "peak memory, MB", "read, times the pictures", "rate against the loop"
+    )
     with tempfile.TemporaryDirectory() as temporary:
         for count in counts:
             source = (folder or Path(temporary)) / str(count)
             if not source.is_dir():
                 console.print(f"making {count} pictures …")
                 console.print(f"{write_folder(source, count) / count / 1e3:.1f} kB each on average")
+            size = sum(path.stat().st_size for path in source.rglob("*.jpg"))
             loop_rate = 0.0
             for way in WAYS:
                 with tempfile.TemporaryDirectory(dir=temporary) as out:
@@ -162,6 +183,7 @@ def main(counts: tuple[int, ...], folder: Path | None, only: str | None, output:
                     f"{measured['seconds']:.1f}",
                     f"{rate:.0f}",
                     f"{measured['megabytes']:.0f}",
+                    f"{measured['read'] / size:.2f}",
                     f"{rate / loop_rate:.2f}",
                 )
                 table.add_row(str(count), way, *row)
