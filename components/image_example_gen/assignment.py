@@ -13,7 +13,7 @@ import pyarrow.compute
 
 from components.image_example_gen import belonging, near_copies, preparation, signatures, spill, splits
 
-NEAR_COPIES, MOVES, CUT = "near_copies", "moves", "cut"
+LINES = "lines"
 
 
 class Traits(NamedTuple):
@@ -46,8 +46,7 @@ def traits_of(parts: Sequence[spill.Part]) -> Iterator[Traits]:
 class AssignSplits(beam.DoFn):
     """Turns the traits of all pictures into (shard, split by content hash).
 
-    The output `near_copies` takes each pair that looks like one photograph, `moves` each picture that is not in the split
-    that it has by itself, `cut` the splits that were cut from train.
+    The output `lines` takes what there is to tell, as `belonging` has it.
 
     Args:
       shares: hash buckets of each split.
@@ -75,11 +74,14 @@ class AssignSplits(beam.DoFn):
         for content_hash, split in zip(hashes[contents].tolist(), assignment.splits[contents].tolist(), strict=True):
             by_shard.setdefault(preparation.shard_of(content_hash, self._shards), {})[content_hash] = split
         yield from by_shard.items()
-        for pair in pairs.tolist():
-            one, other = ((table["path"][row].as_py(), assignment.splits[row], table["label"][row].as_py()) for row in pair)
-            yield beam.pvalue.TaggedOutput(NEAR_COPIES, belonging.NearCopy(*one, *other))
-        yield from (beam.pvalue.TaggedOutput(MOVES, move) for move in assignment.moves)
-        yield from (beam.pvalue.TaggedOutput(CUT, split) for split in assignment.cut)
+        found_near = (_near_copy(table, assignment.splits, pair) for pair in pairs.tolist())
+        for line in belonging.lines(found_near, assignment.moves, assignment.cut):
+            yield beam.pvalue.TaggedOutput(LINES, line)
+
+
+def _near_copy(table: pa.Table, found: np.ndarray, pair: Sequence[int]) -> belonging.NearCopy:
+    one, other = ((table["path"][row].as_py(), str(found[row]), table["label"][row].as_py()) for row in pair)
+    return belonging.NearCopy(*one, *other)
 
 
 def _together(found: Iterable[Traits]) -> pa.Table:

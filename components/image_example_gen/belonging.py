@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from components.image_example_gen import files
@@ -15,6 +15,7 @@ from modules import features
 NEAR_COPIES_FILE = "near_copies.jsonl"
 MOVES_FILE = "moves.jsonl"
 CUT_FILE = "cut.jsonl"
+FILES = (NEAR_COPIES_FILE, MOVES_FILE, CUT_FILE)
 
 _NAMED = 5
 
@@ -55,7 +56,7 @@ class Summary(NamedTuple):
     cut: tuple[str, ...] = ()
     path: str = ""
 
-    def lines(self, shares: Mapping[str, int]) -> Iterator[str]:
+    def sentences(self, shares: Mapping[str, int]) -> Iterator[str]:
         """Say what splits were cut from train and what moved.
 
         Args:
@@ -132,9 +133,20 @@ def read_summary(folder: str) -> Summary:
     )
 
 
-def to_json(line: NearCopy | Move) -> str:
-    """Return one line of JSON."""
-    return json.dumps(line._asdict(), ensure_ascii=False)
+def lines(near_copies: Iterable[NearCopy], moves: Iterable[Move], cut: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Return what the artifact keeps: the file, and one line of JSON for it.
+
+    Args:
+      near_copies: all pairs.
+      moves: all pictures that moved.
+      cut: splits that were cut from train.
+    """
+    for pair in near_copies:
+        yield NEAR_COPIES_FILE, json.dumps(pair._asdict(), ensure_ascii=False)
+    for move in moves:
+        yield MOVES_FILE, json.dumps(move._asdict(), ensure_ascii=False)
+    for split in cut:
+        yield CUT_FILE, json.dumps({"split": split})
 
 
 def _pairs(count: int) -> str:

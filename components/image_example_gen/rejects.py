@@ -16,6 +16,8 @@ COUNTS_FILE = "counts.jsonl"
 SPANS_FILE = "spans.jsonl"
 OTHERS_FILE = "others.jsonl"
 EMPTY_FILE = "empty.jsonl"
+GATHERED_FILES = (REJECTS_FILE, DUPLICATES_FILE, COUNTS_FILE, OTHERS_FILE)
+"""Those whose lines come from all workers."""
 
 # Reasons besides those of `modules.images`.
 UNREADABLE = "unreadable"

@@ -98,7 +98,7 @@ def test_groups_that_a_copy_joins_move_to_the_strictest_and_are_named(picture_fo
     moved = {path for path in apart if joined.get(path, apart[path]) != apart[path]}
     assert moved == {path for path in apart if path.startswith(f"{in_train}_")}
     summary = belonging.read_summary(str(ingested.report))
-    (line,) = summary.lines({})
+    (line,) = summary.sentences({})
     name = in_train.removeprefix("a/")
     assert line.startswith(
         f"7 pictures are in the split of what belongs to them: group {name} (7 pictures) from train to test,"
@@ -125,7 +125,7 @@ def test_a_set_that_comes_with_two_splits_gets_its_third_from_train(
     assert {split for path, split in found.items() if path.startswith(given)} == {names[given]}
     assert {split for path, split in found.items() if path.startswith("Training")} == {"train", cut}
     assert 2 <= sum(split == cut for split in found.values()) <= 30
-    (line,) = belonging.read_summary(str(ingested.report)).lines({"train": 8, "eval": 1, "test": 1})
+    (line,) = belonging.read_summary(str(ingested.report)).sentences({"train": 8, "eval": 1, "test": 1})
     assert line == f"nothing was put into {cut}: cut from train: {cut}, 1 of 9 parts, by data.splits"
 
 
@@ -151,6 +151,6 @@ def test_near_copies_are_named_and_share_a_split_if_wanted(picture_folder: Write
     after = splits_by_path(joined)
     assert {path for path in before if before[path] != after[path]} == {f"train/{'ab'[i % 2]}/{i}.png" for i in range(6)}
     assert belonging.read_summary(str(joined.report)).across == 0
-    (line,) = belonging.read_summary(str(joined.report)).lines({})
+    (line,) = belonging.read_summary(str(joined.report)).sentences({})
     assert line.startswith("6 pictures are in the split of what belongs to them: ")
     assert "train/a/0.png from train to test, as test/a/0.jpg is" in line
