@@ -36,12 +36,13 @@ _UNSURE = 3
 _FLIPS = np.array([*itertools.product((0, 1), repeat=_UNSURE)], np.uint32)
 # Coefficients of a copy differ from the nearest window's by up to a sixth of their length, and by what rounding makes.
 _NEAR, _ROUNDING = 0.2, 1.0
+# And their means by a few grey levels.
+_BRIGHTNESS = 8.0
 _NEIGHBOURS = 16
 _CONFIRMED = 16
 _PICTURES_AT_ONCE = 1024
-_PAIRS_AT_ONCE = 2048
-_MET_AT_ONCE = 2**18
-_ASPECT = 0.1
+_PAIRS_AT_ONCE = 512
+_MET_AT_ONCE = 2**16
 
 
 def pairs(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ def pairs(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
     if pictures < 2:
         return np.empty((0, 2), np.int64)
     known = _coefficients(found, order)
-    alike = _forest(np.concatenate([np.empty((0, 2), np.int64), *_side_by_side(found, order, known)]), pictures)
+    alike = _side_by_side(found, order, known)
     first = np.unique(_groups(alike, pictures), return_index=True)[1]
     met = [first[two] for two in _looked_up(found, order[first], known[first])]
     together = _forest(np.concatenate([alike, *met]), pictures)
@@ -105,67 +106,94 @@ def _coefficients(found: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _side_by_side(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
-    """Confirm neighbours among all pictures, sorted by half a hash and by brightness: however many copies there are.
+def _side_by_side(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the near copies among neighbours, where pictures are sorted by half a hash, then by brightness and so on.
 
-    So thousands of copies are one picture to the search that follows.
+    However many copies of a picture there are, they are one to the search that follows.
     """
     shapes = found["width"][order] / found["height"][order]
     colours = np.concatenate([found["chroma"][part].mean((1, 2)) for part in _parts(order, _PICTURES_AT_ONCE)])
-    whole = np.array([WHOLE], np.float32)
     sure = signatures.sureness(known)
+    alike = np.empty((0, 2), np.int64)
     for half in _HALVES:
         keys = _keys(sure[:, half])
         line = np.lexsort((colours[:, 1], colours[:, 0], shapes, known[:, 0], keys))
         two = np.stack([line[:-1], line[1:]], 1)
-        two = two[keys[two[:, 0]] == keys[two[:, 1]]]
+        groups = _groups(alike, len(order))
+        two = two[(keys[two[:, 0]] == keys[two[:, 1]]) & (groups[two[:, 0]] != groups[two[:, 1]])]
         two = two[_near(known[two[:, 0]], known[two[:, 1]])]
         for part in _parts(two, _PAIRS_AT_ONCE):
             one, other = found[order[part]].T
-            yield part[overlays.same(one, other, whole.repeat(len(part), 0))]
+            windows = np.tile(np.array(WHOLE, np.float32), (len(part), 1))
+            alike = np.concatenate([alike, part[overlays.same(one, other, windows)]])
+    return _forest(alike, len(order))
 
 
 def _looked_up(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
     """Confirm whom windows of pictures meet."""
     halves = [_Half(known, bits) for bits in _HALVES]
-    matrix = signatures.projection(_WINDOWS)
-    logs = np.log(found["width"][order] / found["height"][order])
+    matrix, sloping = signatures.projection(_WINDOWS), _slopes()
     for start in range(0, len(order), _PICTURES_AT_ONCE):
         here = found[order[start : start + _PICTURES_AT_ONCE]]
         windows = signatures.coefficients(here["luma"], matrix).reshape(-1, BITS)
+        slopes = signatures.coefficients(here["luma"], sloping)
         sure = signatures.sureness(windows)
         asked, met = np.concatenate([half.met(sure, windows[:, 0]) for half in halves], axis=1)
-        picture = start + asked // len(_WINDOWS)
-        possible = (picture != met) & (np.abs(logs[picture] - logs[met]) <= _ASPECT + 2 / here["width"].min())
+        possible = np.abs(windows[asked, 0] - known[met, 0]) <= _BRIGHTNESS
+        possible &= start + asked // len(_WINDOWS) != met
         asked, met = asked[possible], met[possible]
-        asked, met = _nearest(windows, known, asked, met)
-        picture = asked // len(_WINDOWS)
-        for part in _parts(np.arange(len(asked)), _PAIRS_AT_ONCE):
-            one, other = here[picture[part]], found[order[met[part]]]
-            same = part[overlays.same(one, other, _WINDOWS[asked[part] % len(_WINDOWS)])]
-            yield np.stack([start + picture[same], met[same]], 1)
+        distances = [
+            _distance(windows[asked[part]], known[met[part]], slopes, asked[part] // len(_WINDOWS))
+            for part in _parts(np.arange(len(asked)), _MET_AT_ONCE)
+        ]
+        distance = np.concatenate([np.empty(0, np.float32), *distances])
+        nearest = _nearest(asked // len(_WINDOWS), met, distance)
+        for part in _parts(nearest, _PAIRS_AT_ONCE):
+            picture, window = np.divmod(asked[part], len(_WINDOWS))
+            same = overlays.same(here[picture], found[order[met[part]]], _WINDOWS[window])
+            yield np.stack([start + picture[same], met[part[same]]], 1)
 
 
-def _nearest(windows: np.ndarray, known: np.ndarray, asked: np.ndarray, met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep, of those whom the windows of a picture meet, the few that are nearest, each with its nearest window."""
-    kept = []
-    for part in _parts(np.arange(len(asked)), _MET_AT_ONCE):
-        kept.append(part[_near(windows[asked[part]], known[met[part]])])
-    near = np.concatenate(kept) if kept else np.empty(0, np.int64)
-    asked, met = asked[near], met[near]
-    distance = np.concatenate(
-        [((windows[asked[p]] - known[met[p]]) ** 2).sum(1) for p in _parts(np.arange(len(asked)), _MET_AT_ONCE)]
-        or [np.empty(0)]
-    )
-    picture = asked // len(_WINDOWS)
-    order = np.lexsort((asked, distance, met, picture))
-    asked, met, picture, distance = asked[order], met[order], picture[order], distance[order]
-    new = np.append(True, (picture[1:] != picture[:-1]) | (met[1:] != met[:-1]))[: len(picture)]
-    asked, met, picture, distance = asked[new], met[new], picture[new], distance[new]
-    order = np.lexsort((met, distance, picture))
-    rank = np.arange(len(order)) - np.searchsorted(picture[order], picture[order])
-    order = order[rank < _CONFIRMED]
-    return asked[order], met[order]
+def _nearest(picture: np.ndarray, met: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Return the places of those few whom each picture met at the least finite distance, each of them once."""
+    places = np.flatnonzero(np.isfinite(distance))
+    places = places[np.lexsort((distance[places], met[places], picture[places]))]
+    again = (picture[places[1:]] == picture[places[:-1]]) & (met[places[1:]] == met[places[:-1]])
+    places = places[~np.append(np.zeros(min(1, len(places)), bool), again)]
+    places = places[np.lexsort((met[places], distance[places], picture[places]))]
+    rank = np.arange(len(places)) - np.searchsorted(picture[places], picture[places])
+    return places[rank < _CONFIRMED]
+
+
+def _slopes() -> np.ndarray:
+    """Return the matrix that takes small pictures to what a step of each edge of a window does to its coefficients."""
+    middle, step = np.array([CROP / 2, 1 - CROP, CROP / 2, 1 - CROP]), CROP / 5
+    steps = step * np.eye(4)
+    return (signatures.projection(middle + steps) - signatures.projection(middle - steps)) / np.float32(2 * step)
+
+
+def _distance(one: np.ndarray, other: np.ndarray, slopes: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    """Return how far coefficients `[pairs, BITS]` are apart, in grey levels, where the window of one fits best.
+
+    Infinite for those that can't be near copies.
+
+    Args:
+      one: of windows.
+      other: of pictures.
+      slopes: of pictures, `[pictures, 4, BITS]`.
+      pictures: whose windows they are, places in `slopes`.
+    """
+    distance = np.full(len(one), np.inf, np.float32)
+    near = np.flatnonzero(_near(one, other))
+    left, by = (other - one)[near], slopes[pictures[near]]
+    normal = by @ by.transpose(0, 2, 1)
+    damping = 1e-3 * np.trace(normal, axis1=1, axis2=2) + 1e-3
+    normal += damping[:, None, None] * np.eye(4, dtype=np.float32)
+    steps = np.linalg.solve(normal, by @ left[:, :, None])
+    left -= (steps.transpose(0, 2, 1) @ by)[:, 0]
+    fitted = np.sqrt((left**2).sum(1))
+    distance[near] = np.where(fitted <= overlays.MOST_DIFFERENT, fitted, np.inf)
+    return distance
 
 
 def _near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
