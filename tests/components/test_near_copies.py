@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.fft
+import scipy.sparse.csgraph
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
@@ -92,7 +93,7 @@ def test_a_copy_is_found_and_nothing_else(photographs: list, kind: str) -> None:
 share = st.floats(0, 1)
 
 
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(deadline=None, max_examples=20)
 @hypothesis.given(share, share, share, share, st.floats(0.25, 2), st.integers(30, 95), st.booleans())
 def test_a_crop_is_found_wherever_it_is_cut_and_however_it_is_saved(
     photographs: list, down: float, right: float, rows: float, columns: float, factor: float, quality: int, first: bool
@@ -155,7 +156,7 @@ def test_a_picture_without_structure_is_a_copy_where_its_pixels_are_the_same() -
     assert found_in(solid) == {(0, 1)}
 
 
-@hypothesis.settings(deadline=None, max_examples=20)
+@hypothesis.settings(deadline=None, max_examples=8)
 @hypothesis.given(st.permutations(range(2 * PHOTOGRAPHS)), st.data())
 def test_the_order_of_pictures_does_not_matter(photographs: list, order: list[int], data: st.DataObject) -> None:
     copies = [*COPIES.values()]
@@ -179,7 +180,10 @@ def test_copies_are_connected_by_as_few_pairs_as_it_takes(photographs: list) -> 
     pairs = near_copies.pairs(signed([*photographs, *copies]), ids(PHOTOGRAPHS + len(copies)))
     assert pairs.shape == (len(copies), 2)
     assert (pairs[:, 0] < pairs[:, 1]).all()
-    assert {*pairs[:, 1]} == {*range(PHOTOGRAPHS, PHOTOGRAPHS + len(copies))}
+    graph = scipy.sparse.coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(PHOTOGRAPHS + len(copies),) * 2)
+    groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    assert (groups[PHOTOGRAPHS:].reshape(3, 6) == groups[:3, None]).all()
+    assert len({*groups}) == PHOTOGRAPHS
 
 
 def one_hash(count: int, levels: float) -> np.ndarray:
@@ -207,10 +211,10 @@ def test_work_grows_with_the_pictures_where_all_have_one_hash(
         return same(*arguments)
 
     monkeypatch.setattr(overlays, "same", counted)
-    pictures = one_hash(600, levels)
-    pairs = near_copies.pairs(pictures, ids(600))
-    assert len(pairs) == (599 if copies else 0)
-    assert confirmed <= 18 * 600
+    pictures = one_hash(300, levels)
+    pairs = near_copies.pairs(pictures, ids(300))
+    assert len(pairs) == (299 if copies else 0)
+    assert confirmed <= 18 * 300
 
 
 def test_signatures_are_small_and_can_be_stored(photographs: list, tmp_path: Path) -> None:
