@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import click
 import numpy as np
@@ -79,7 +80,7 @@ def embedded() -> dict[str, list[PIL.Image.Image]]:
     """Return sets of distinct pictures that need no file."""
     from sklearn import datasets
 
-    samples = []
+    samples: list[PIL.Image.Image] = []
     for pixels in datasets.load_sample_images().images:
         height, width, _ = pixels.shape
         parts = [
@@ -102,7 +103,7 @@ def flat() -> list[PIL.Image.Image]:
     random = np.random.default_rng(0)
     colours = [(level, level, level) for level in range(0, 256, 3)] + [*random.integers(0, 256, (100, 3))]
     solid = [np.full((150, 200, 3), colour) for colour in np.unique(colours, axis=0)]
-    down, right = np.mgrid[0:150, 0:200, None][:2] / 200
+    down, right = np.indices((150, 200))[..., None] / 200
     corners = random.integers(0, 256, (250, 3, 3))
     corners[200:] = corners[200:, :, :1]  # grey
     gradients = [first + (second - first) * 0.7 * right + (third - first) * 0.5 * down for first, second, third in corners]
@@ -116,10 +117,8 @@ def read(path: Path) -> list[PIL.Image.Image]:
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg", ".png"})
         return [PIL.Image.open(file).convert("RGB") for file in files]
     content = gzip.decompress(path.read_bytes())
-    shape = np.frombuffer(content, ">u4", 3, 4)
-    return [
-        PIL.Image.fromarray(pixels).convert("RGB") for pixels in np.frombuffer(content, np.uint8, offset=16).reshape(shape)
-    ]
+    images: np.ndarray = np.frombuffer(content, np.uint8, offset=16).reshape(np.frombuffer(content, ">u4", 3, 4).tolist())
+    return [PIL.Image.fromarray(pixels).convert("RGB") for pixels in images]
 
 
 def small_photograph(seed: int) -> PIL.Image.Image:
@@ -163,9 +162,9 @@ def search(folder: Path, count: int) -> None:
         confirmed += len(arguments[0])
         return same(*arguments)
 
-    overlays.same = counted
     started = time.perf_counter()
-    pairs = near_copies.pairs(given, named(count))
+    with mock.patch.object(overlays, "same", counted):
+        pairs = near_copies.pairs(given, named(count))
     seconds = time.perf_counter() - started
     planted = int((pairs[:, 1] - pairs[:, 0] == 1).sum())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -30,7 +30,6 @@ _WINDOWS = np.array(sorted((*r, *c) for r, c in itertools.product(_PLACES, _PLAC
 _FREQUENCIES = np.add.outer(np.arange(HASH_SIDE) ** 2, np.arange(HASH_SIDE) ** 2).reshape(-1)
 _ORDER = np.argsort(_FREQUENCIES, kind="stable")[1:]
 _HALVES = (_ORDER[0::2], _ORDER[1::2])
-_KEY_BITS = BITS // 2
 # The least sure bits of half a hash, each tried both ways: all but one in a thousand copies are met.
 _UNSURE = 3
 _FLIPS = np.array([*itertools.product((0, 1), repeat=_UNSURE)], np.uint32)
