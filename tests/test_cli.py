@@ -217,7 +217,7 @@ class Probe:
 
 def test_predict_prepares_every_kind_of_file_as_ingestion_does(tmp_path: Path) -> None:
     settings = preparation.Settings((0, 128, 255), 1000, "image", "label", "")
-    ingestion, probe = preparation.PrepareImages(settings, "", str(tmp_path), 1), Probe()
+    ingestion, probe = preparation.PrepareImages(settings, "", str(tmp_path), 1, 1), Probe()
     paths, expected = [], []
     for number, (make, *_) in enumerate(corpus.VALID.values()):
         path = tmp_path / f"{number}.jpg"

@@ -77,8 +77,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in settings["splits"]}
         count = max(1, math.ceil(exec_properties[VOLUME_KEY] / (settings["shard_megabytes"] * 1e6)))
         listed = inventory.place(examples.uri, exec_properties[utils.FINGERPRINT_PROPERTY_NAME])
+        portion = spill.portion_bytes(exec_properties[VOLUME_KEY], count)
         with inventory.opened(listed) as found:
-            units = list(found.units(spill.portion_bytes(exec_properties[VOLUME_KEY], count)))
+            units = list(found.units(portion))
             class_labels = found.class_labels()
         report = artifact_utils.get_single_uri(output_dict[REJECTS_KEY])
         for folder in (*folders.values(), report):
@@ -89,7 +90,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             io_utils.write_string_file(os.path.join(report, name), "")
         try:
             with self._make_beam_pipeline() as pipeline:
-                _ingest(pipeline, listed, units, settings, folders, count, aside, report)
+                _ingest(pipeline, listed, units, portion, settings, folders, count, aside, report)
         finally:
             with contextlib.suppress(OSError):
                 fileio.rmtree(aside)
@@ -123,6 +124,7 @@ def _ingest(
     pipeline: beam.Pipeline,
     listed: str,
     units: Iterable[inventory.Unit],
+    portion: int,
     settings: dict[str, Any],
     folders: dict[str, str],
     count: int,
@@ -145,7 +147,7 @@ def _ingest(
         | "Units" >> beam.Create(list(units))
         | "Spread" >> beam.Reshuffle()
         | "Prepare"
-        >> beam.ParDo(preparation.PrepareImages(reading, listed, aside, count)).with_outputs(
+        >> beam.ParDo(preparation.PrepareImages(reading, listed, aside, count, spill.buffer_bytes(portion))).with_outputs(
             preparation.REJECTS, preparation.OTHERS, preparation.TRAITS, main="pictures"
         )
     )

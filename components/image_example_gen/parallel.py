@@ -5,10 +5,35 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+class Queue(Generic[_Result]):
+    """What threads of a pool are doing, and what of it is done and was not taken yet.
+
+    Args:
+      pool: of threads.
+      ahead: how many results may wait or be in the making.
+    """
+
+    def __init__(self, pool: futures.Executor, ahead: int):
+        self._pool = pool
+        self._ahead = ahead
+        self._waiting: collections.deque[futures.Future[_Result]] = collections.deque()
+
+    def put(self, function: Callable[[_Item], _Result], item: _Item) -> Iterator[_Result]:
+        """Apply a function to an item; yield the results that don't fit into the bound, the oldest first."""
+        self._waiting.append(self._pool.submit(function, item))
+        while len(self._waiting) > self._ahead:
+            yield self._waiting.popleft().result()
+
+    def rest(self) -> Iterator[_Result]:
+        """Yield all results that were not taken, the oldest first."""
+        while self._waiting:
+            yield self._waiting.popleft().result()
 
 
 def in_order(
@@ -25,10 +50,7 @@ def in_order(
     Yields:
       The results, in the order of the items.
     """
-    waiting: collections.deque[futures.Future[_Result]] = collections.deque()
+    queue: Queue[_Result] = Queue(pool, ahead)
     for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        yield from queue.put(function, item)
+    yield from queue.rest()

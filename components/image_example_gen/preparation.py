@@ -5,14 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
 
 import apache_beam as beam
 import tensorflow as tf
 
-from components.image_example_gen import files, inventory, listing, naming, parallel, rejects, signatures, sources, spill
+from components.image_example_gen import (
+    bundles,
+    files,
+    inventory,
+    listing,
+    naming,
+    parallel,
+    rejects,
+    signatures,
+    sources,
+    spill,
+)
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
 from modules import autotuning, contents, features, headers, images, machine
@@ -69,20 +80,22 @@ class PrepareImages(beam.DoFn):
       listed: where the inventory lies.
       folder: where examples are put aside until they are sorted into shards; all workers share it.
       shards: how many there are.
+      most: bytes of examples that wait in memory before they are put aside.
     """
 
-    def __init__(self, settings: Settings, listed: str, folder: str, shards: int):
+    def __init__(self, settings: Settings, listed: str, folder: str, shards: int, most: int):
         super().__init__()
         self._settings = settings
         self._listed = listed
         self._folder = folder
         self._shards = shards
+        self._most = most
 
     def setup(self) -> None:
         """Start the threads: decoding and hashing leave Python's lock alone, reading waits for others."""
         threads = 2 * machine.cores()
         self._pool = futures.ThreadPoolExecutor(threads)
-        self._ahead = 2 * threads
+        self._ahead = 4 * threads  # enough to do while examples are put aside
         self._done = 0
         self._open = contextlib.ExitStack()
         self._inventory = self._open.enter_context(inventory.opened(self._listed))
@@ -92,28 +105,36 @@ class PrepareImages(beam.DoFn):
         self._open.close()
         self._pool.shutdown()
 
+    def start_bundle(self) -> None:
+        """Begin with nothing at hand, whatever became of the bundle before."""
+        self._queue: parallel.Queue[_Fate] = parallel.Queue(self._pool, self._ahead)
+        self._aside = spill.Spill(self._folder, self._most)
+
     def process(self, unit: inventory.Unit) -> Iterator[Any]:
-        """Yield what became of each picture: nothing of it is left to be written when it is said."""
-        aside = spill.Spill(self._folder, spill.BUFFER)
-        for result in self._fates(self._inventory.read(unit)):
-            if isinstance(result, Reject):
-                yield beam.pvalue.TaggedOutput(REJECTS, result)
-            elif isinstance(result, Other):
-                yield beam.pvalue.TaggedOutput(OTHERS, (result.kind, 1))
-            else:
-                self._done += 1
-                yield from _told(aside.add(shard_of(result[0].content_hash, self._shards), *result))
-        yield from _told(aside.flush())
+        """Yield what became of pictures of this unit or earlier ones: what is said of an example is on the disk by then."""
+        for entry in self._inventory.read(unit):
+            if isinstance(entry, sources.ImageFile):
+                yield from self._outputs(self._queue.put(self._file_fate, entry))
+            elif isinstance(entry, sources.RecordFile):
+                yield from self._process_records(entry)
+            elif isinstance(entry, Reject):
+                yield beam.pvalue.TaggedOutput(REJECTS, entry)
         _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
 
-    def _fates(self, entries: list[sources.Entry]) -> Iterator[_Fate]:
-        pictures = [entry for entry in entries if isinstance(entry, sources.ImageFile)]
-        yield from parallel.in_order(self._pool, self._file_fate, pictures, self._ahead)
-        for entry in entries:
-            if isinstance(entry, Reject):
-                yield entry
-            elif isinstance(entry, sources.RecordFile):
-                yield from self._prepare_records(entry)
+    def finish_bundle(self) -> Iterator[Any]:
+        """Yield what became of the other pictures."""
+        yield from map(bundles.at_end, self._outputs(self._queue.rest()))
+        yield from map(bundles.at_end, _told(self._aside.flush()))
+
+    def _outputs(self, fates: Iterable[_Fate]) -> Iterator[Any]:
+        for fate in fates:
+            if isinstance(fate, Reject):
+                yield beam.pvalue.TaggedOutput(REJECTS, fate)
+            elif isinstance(fate, Other):
+                yield beam.pvalue.TaggedOutput(OTHERS, (fate.kind, 1))
+            else:
+                self._done += 1
+                yield from _told(self._aside.add(shard_of(fate[0].content_hash, self._shards), *fate))
 
     def _file_fate(self, file: sources.ImageFile) -> _Fate:
         return _guarded(self._prepare_file, file, file.path)
@@ -149,33 +170,31 @@ class PrepareImages(beam.DoFn):
             raise headers.BadImageError(rejects.CHANGED, _CHANGED)
         return self._prepare(file, encoded)
 
-    def _prepare_records(self, file: sources.RecordFile) -> Iterator[_Fate]:
-        try:
-            found = files.look_up(file.uri)
-        except OSError as error:
-            yield Reject(file.path, rejects.CONTAINER, f"can't be read: {listing.reason_of(error)}")
-            return
-        if (found.size, found.modified) != (file.size, file.modified):
-            yield Reject(file.path, rejects.CONTAINER, _CHANGED)
-            return
+    def _process_records(self, file: sources.RecordFile) -> Iterator[Any]:
         count = 0
-        failure: Reject | None = None
+        problem = ""
 
         def records() -> Iterator[tuple[str, int, bytes]]:
-            nonlocal count, failure
+            nonlocal count, problem
             compression = "GZIP" if file.uri.endswith((".gz", ".gzip")) else ""
             try:
+                found = files.look_up(file.uri)
+                if (found.size, found.modified) != (file.size, file.modified):
+                    problem = _CHANGED
+                    return
                 for record in autotuning.off(tf.data.TFRecordDataset(file.uri, compression)).as_numpy_iterator():
                     yield f"{file.path}#{count}", file.span, record
                     count += 1
+            except OSError as error:
+                problem = f"can't be read: {listing.reason_of(error)}"
             except tf.errors.OpError as error:
                 why = " ".join(error.message.split())
-                message = f"can't be read from record {count} on, and nobody knows how many follow: {why}"
-                failure = Reject(file.path, rejects.CONTAINER, message)
+                problem = f"can't be read from record {count} on, and nobody knows how many follow: {why}"
 
-        yield from parallel.in_order(self._pool, self._record_fate, records(), self._ahead)
-        if failure:
-            yield failure
+        for record in records():
+            yield from self._outputs(self._queue.put(self._record_fate, record))
+        if problem:
+            yield beam.pvalue.TaggedOutput(REJECTS, Reject(file.path, rejects.CONTAINER, problem))
 
     def _prepare_record(self, named: tuple[str, int, bytes]) -> _Fate:
         path, span, record = named

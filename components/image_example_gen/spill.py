@@ -21,8 +21,7 @@ from components.image_example_gen import files, parallel, signatures
 _RANGE = 256 * 1024
 _LEAST, _MOST = 16_000_000, 128_000_000
 _PORTIONS = 16
-BUFFER = 160_000_000
-"""Bytes of examples that wait in memory: above what a portion has, since examples are a little longer than pictures."""
+_BUFFER = 160_000_000
 _READERS = 4
 _SIGNATURES = ".signatures"
 
@@ -59,6 +58,15 @@ def portion_bytes(volume: int, shards: int) -> int:
       shards: how many there are.
     """
     return max(1, min(max(_RANGE * shards, _LEAST), _MOST, math.ceil(volume / _PORTIONS)))
+
+
+def buffer_bytes(portion: int) -> int:
+    """Return how many bytes of examples may wait in memory: more than a portion has, as they are longer than pictures.
+
+    Args:
+      portion: bytes of pictures that a worker takes at a time.
+    """
+    return min(2 * portion, _BUFFER)
 
 
 class Spill:

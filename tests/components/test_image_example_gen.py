@@ -420,7 +420,7 @@ def test_training_sees_the_same_batches_however_many_files_there_are(picture_fol
 def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:
     settings = preparation.Settings((255, 255, 255), 100, "image", "label", "")
     for function in (
-        preparation.PrepareImages(settings, "x", "y", 3),
+        preparation.PrepareImages(settings, "x", "y", 3, 1),
         assignment.AssignSplits({"train": 1}, 3, True),
         shards.WriteShard({"train": "x"}, 3, True),
     ):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -140,7 +139,7 @@ def test_ranges_are_long_with_a_million_pictures(pictures: int, size: int, shard
         total += unit.rows
     assert total == pictures
     assert pictures * size / ranges >= least
-    assert largest < spill.BUFFER
+    assert largest < spill.buffer_bytes(128_000_000) == 160_000_000
 
 
 @pytest.mark.parametrize(("size", "shards_", "most"), [(51_200, 16, 300), (200, 1, 300), (0, 1, 10_000)])
@@ -166,7 +165,7 @@ def test_what_is_written_does_not_depend_on_how_the_work_is_divided(
     written = []
     for portion, buffer in [(1, 1), (2_000, 1_000_000), (10_000, 3_000), (1_000_000, 1_000_000)]:
         monkeypatch.setattr(spill, "portion_bytes", lambda *_, portion=portion: portion)
-        monkeypatch.setattr(spill, "BUFFER", buffer)
+        monkeypatch.setattr(spill, "buffer_bytes", lambda _, buffer=buffer: buffer)
         ingested = ingest(source, tmp_path / f"{portion}-{buffer}", shard_megabytes=0.01, **given)
         assert len(ingested.files["train"]) > 2
         written.append(
@@ -180,7 +179,6 @@ def test_shards_are_read_back_once_with_few_files_open(
 ) -> None:
     folder = picture_folder(many("a", 200) | many("b", 200, 500))
     monkeypatch.setattr(spill, "portion_bytes", lambda *_: 2_000)
-    monkeypatch.setattr(spill, "BUFFER", 100_000)
     reads = Reads(monkeypatch)
     ingested = ingest(folder, tmp_path / "out", shard_megabytes=0.05)
     shard_count = len(ingested.files["train"])
@@ -198,18 +196,26 @@ def test_a_bundle_that_is_tried_again_leaves_nothing_twice(picture_folder: Write
     settings = preparation.Settings((255, 255, 255), 10_000, "image", "label", "")
     folder, examples = picture_folder(many("a", 6) | many("b", 6, 50)), str(tmp_path / "examples" / "1")
     survey = inventory.write(sources.list_files(spans.Location(str(folder))), examples)
-    function = preparation.PrepareImages(settings, inventory.place(examples, survey.fingerprint), str(tmp_path / "aside"), 2)
+    function = preparation.PrepareImages(
+        settings, inventory.place(examples, survey.fingerprint), str(tmp_path / "aside"), 2, 1 << 20
+    )
     (tmp_path / "aside").mkdir()
     function.setup()
-    list(function.process(inventory.Unit(0, 14)))
-    parts = [part for part in function.process(inventory.Unit(0, 14)) if not isinstance(part, beam.pvalue.TaggedOutput)]
+    for _ in range(2):
+        function.start_bundle()
+        outputs = [*function.process(inventory.Unit(0, 14)), *(one.value for one in function.finish_bundle())]
     function.teardown()
     assert len([path for path in (tmp_path / "aside").iterdir() if not path.suffix]) == 2
     folders = {split: str(tmp_path / f"Split-{split}") for split in features.SPLITS}
     for folder in folders.values():
         Path(folder).mkdir()
-    writing = shards.WriteShard(folders, 2, True)
+    parts = [part for part in outputs if isinstance(part, tuple)]  # and not of another output
     splits = {one.content_hash: "train" for _, part in parts for one in part}
     known = [(shard, {shards.PARTS: [part], shards.SPLITS: [splits]}) for shard, part in parts]
-    counts = [count for of_shard in known for (_, count) in writing.process(of_shard)]
+    writing = shards.WriteShard(folders, 2, True)
+    writing.setup()
+    writing.start_bundle()
+    counts = [count for of_shard in known for _, count in writing.process(of_shard)]
+    counts += [one.value[1] for one in writing.finish_bundle()]
+    writing.teardown()
     assert sum(counts) == 12
