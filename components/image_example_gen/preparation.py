@@ -226,8 +226,9 @@ class PrepareImages(beam.DoFn):
         picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
         own_id = contents.id_of(picture.encoded)
         prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split, group, own_id)
-        signature = signatures.signature(picture.pixels).tobytes()
-        return prepared, to_example(file, picture).SerializeToString(), signature
+        # The order of features would else be another one in each process, and with it the files that are written.
+        record = to_example(file, picture).SerializeToString(deterministic=True)
+        return prepared, record, signatures.signature(picture.pixels).tobytes()
 
 
 def _told(parts: list[spill.Part]) -> Iterator[Any]:

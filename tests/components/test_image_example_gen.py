@@ -385,6 +385,9 @@ def test_what_is_written_is_the_same_in_every_run(picture_folder: Write, tmp_pat
     first, second = (ingest(folder, tmp_path / name, shard_megabytes=0.01) for name in ("1", "2"))
     for split in features.SPLITS:
         assert first.examples[split] == second.examples[split]
+        for written in tf.data.TFRecordDataset(first.files[split], "GZIP").as_numpy_iterator():
+            # Whichever process wrote it.
+            assert tf.train.Example.FromString(written).SerializeToString(deterministic=True) == written
 
 
 def test_what_a_split_holds_stands_beside_its_records(picture_folder: Write, tmp_path: Path) -> None:
