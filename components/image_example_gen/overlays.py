@@ -12,8 +12,10 @@ from components.image_example_gen.signatures import COLOUR_SIDE, SIDE, sampling
 MOST_DIFFERENT = 4.5
 # The same in the 4 x 4 pixels that differ most: what a moved finger or another print on a shirt changes.
 MOST_DIFFERENT_IN_PLACE = 16.0
-# Where there is little to see, less of it may differ: a fifth of what can be told apart, and what rounding makes.
+# Where there is little to see, less of it may differ: a fifth of what can be told apart, and what rounding makes. In place
+# it's less still, by the square, so that two pages of text are told apart.
 _SHARE, _ROUNDING = 0.2, 0.4
+_SQUARE_IN_PLACE, _ROUNDING_IN_PLACE = 0.06, 1.4
 # Colours of crops differ more than those of other copies: a shift by half a pixel of 8 x 8 is hard to undo.
 _MOST_COLOUR, _MOST_COLOUR_OF_PLAIN = 8.0, 1.0
 # Below this detail a picture is plain: a crop of a gradient is as good as another gradient, so it's compared as it is, and
@@ -48,13 +50,12 @@ def same(first: np.ndarray, second: np.ndarray, windows: np.ndarray) -> np.ndarr
     found, left = _fitted(one, other, windows)
     found[plain], left[plain] = signatures.WHOLE, (other - one)[plain]
     most = np.minimum(MOST_DIFFERENT, _ROUNDING + _SHARE * detail)
+    most_in_place = np.minimum(MOST_DIFFERENT_IN_PLACE, _ROUNDING_IN_PLACE + _SQUARE_IN_PLACE * detail**2)
+    most_colour = np.where(plain, _MOST_COLOUR_OF_PLAIN, _MOST_COLOUR)
     return (
         (np.sqrt((left**2).mean((1, 2))) <= most)
-        & (_in_place(left) <= most * (MOST_DIFFERENT_IN_PLACE / MOST_DIFFERENT))
-        & (
-            _colour_difference(first["chroma"], second["chroma"], found)
-            <= np.where(plain, _MOST_COLOUR_OF_PLAIN, _MOST_COLOUR)
-        )
+        & (_in_place(left) <= most_in_place)
+        & (_colour_difference(first["chroma"], second["chroma"], found) <= most_colour)
         & (_aspect_difference(first, second, found) <= _ASPECT)
         & ~(plain & (np.maximum(first["grain"], second["grain"]) > _GRAINLESS))
     )
