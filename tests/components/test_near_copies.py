@@ -147,8 +147,19 @@ def test_pictures_without_structure_are_no_copies_of_each_other() -> None:
     solid = [np.full((120, 160, 3), level, np.uint8) for level in range(0, 256, 2)]
     colours = [np.full((120, 160, 3), (200, level, 90), np.uint8) for level in range(0, 256, 4)]
     ramps = [ramp(low, high, upright) for low in range(0, 80, 8) for high in range(120, 250, 8) for upright in (False, True)]
-    noise = [np.clip(random.normal(100, 3, (120, 160, 3)), 0, 255).astype(np.uint8) for _ in range(100)]
+    noise = [np.clip(random.normal(100, 3, (480, 640, 3)), 0, 255).astype(np.uint8) for _ in range(12)]
     assert found_in([*solid, *colours, *ramps, *noise]) == set()
+
+
+def test_noise_that_a_small_picture_does_not_show_is_not_taken_for_the_same() -> None:
+    random = np.random.default_rng(0)
+    smooth = np.full((480, 640, 3), 100, np.uint8)
+    first, second = (np.clip(random.normal(100, 3, smooth.shape), 0, 255).astype(np.uint8) for _ in range(2))
+    made = signed([first, smooth, smooth, second, second, smooth])
+    made["luma"], made["chroma"] = made["luma"][1], made["chroma"][1]
+    whole = np.tile(np.array(signatures.WHOLE, np.float32), (3, 1))
+    assert overlays.same(made[0::2], made[1::2], whole).tolist() == [False, False, False]
+    assert overlays.same(made[1:2], made[2:3], whole[:1]).tolist() == [True]
 
 
 def test_a_picture_without_structure_is_a_copy_where_its_pixels_are_the_same() -> None:
@@ -215,6 +226,24 @@ def test_work_grows_with_the_pictures_where_all_have_one_hash(
     pairs = near_copies.pairs(pictures, ids(300))
     assert len(pairs) == (299 if copies else 0)
     assert confirmed <= 18 * 300
+
+
+def test_each_picture_meets_a_few_of_those_with_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = 0
+    distance = near_copies._distance
+
+    def counted(*arguments: np.ndarray) -> np.ndarray:
+        nonlocal met
+        met += len(arguments[0])
+        return distance(*arguments)
+
+    monkeypatch.setattr(near_copies, "_distance", counted)
+    counts = []
+    for count in (200, 800):
+        met = 0
+        near_copies.pairs(one_hash(count, 20), ids(count))
+        counts.append(met / count)
+    assert counts[1] <= 1.5 * counts[0]
 
 
 def test_signatures_are_small_and_can_be_stored(photographs: list, tmp_path: Path) -> None:
