@@ -120,7 +120,7 @@ def test_wrong_usage_is_answered_before_anything_heavy_is_imported(
     tmp_path: Path, picture_folder: Callable[..., Path], arguments: list[str | bytes], said: str
 ) -> None:
     picture_folder({"cat/1.png": b"x", "dog/2.png": b"x", "all.csv": b"path\n"}, "photos")
-    picture_folder({"Train/cat/1.png": b"x", "val/cat/2.png": b"x"}, "splits")
+    picture_folder({"test/cat/1.png": b"x", "val/cat/2.png": b"x"}, "splits")
     (tmp_path / "empty").mkdir()
     code = (
         "import sys, cli\ntry: cli.main(['run', *sys.argv[1:]])\n"
@@ -224,7 +224,7 @@ def test_predict_prepares_every_kind_of_file_as_ingestion_does(tmp_path: Path) -
         path.write_bytes(make(number))
         paths.append(str(path))
         file = sources.ImageFile(path.name, str(path), "cat", "", 0, path.stat().st_size, path.stat().st_mtime_ns)
-        _, record = ingestion._prepare_file(file)
+        _, record, _ = ingestion._prepare_file(file)
         expected += tf.train.Example.FromString(record).features.feature["image"].bytes_list.value
     answers = list(pictures.answers(probe, paths, probe.preparation, 1, 32, 1))
     assert [answer["label"] for answer in answers] == ["cat"] * len(corpus.VALID)
