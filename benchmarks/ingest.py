@@ -49,13 +49,18 @@ def photograph(seed: int) -> np.ndarray:
 
 
 def write_photographs(paths: list[Path], seed: int) -> None:
-    """Write JPEGs that differ from each other: windows of a few photographs."""
+    """Write JPEGs that differ from each other: windows of a few photographs, each seen through one of another."""
     random = np.random.default_rng(seed)
     pool = [photograph(seed + i) for i in range(4)]
-    for number, path in enumerate(paths):
+
+    def window(number: int) -> np.ndarray:
         top, left = random.integers(0, HEIGHT // 4), random.integers(0, WIDTH // 4)
-        window = pool[number % len(pool)][top : top + HEIGHT, left : left + WIDTH]
-        PIL.Image.fromarray(window).save(path, "JPEG", quality=QUALITY)
+        found = pool[number][top : top + HEIGHT, left : left + WIDTH]
+        return found[:: random.choice([-1, 1]), :: random.choice([-1, 1])]
+
+    for path in paths:
+        one, other = (window(number).astype(np.uint16) for number in random.permutation(len(pool))[:2])
+        PIL.Image.fromarray(((one + other) // 2).astype(np.uint8)).save(path, "JPEG", quality=QUALITY)
 
 
 def write_folder(folder: Path, count: int) -> int:

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent import futures
 
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from components.image_example_gen import overlays, signatures
+from components.image_example_gen import overlays, parallel, signatures
 from components.image_example_gen.signatures import BITS, HASH_SIDE, WHOLE
+from modules import machine
 
 CROP = 0.05
 """The share of height and width that a crop may lack."""
@@ -129,10 +131,11 @@ def _side_by_side(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> np
 
 
 def _looked_up(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
-    """Confirm whom windows of pictures meet."""
+    """Confirm whom windows of pictures meet, a part of the pictures on each core."""
     halves = [_Half(known, bits) for bits in _HALVES]
     matrix, sloping = signatures.projection(_WINDOWS), _slopes()
-    for start in range(0, len(order), _PICTURES_AT_ONCE):
+
+    def look_up(start: int) -> np.ndarray:
         here = found[order[start : start + _PICTURES_AT_ONCE]]
         windows = signatures.coefficients(here["luma"], matrix).reshape(-1, BITS)
         slopes = signatures.coefficients(here["luma"], sloping)
@@ -146,11 +149,16 @@ def _looked_up(found: np.ndarray, order: np.ndarray, known: np.ndarray) -> Itera
             for part in _parts(np.arange(len(asked)), _MET_AT_ONCE)
         ]
         distance = np.concatenate([np.empty(0, np.float32), *distances])
-        nearest = _nearest(asked // len(_WINDOWS), met, distance)
-        for part in _parts(nearest, _PAIRS_AT_ONCE):
+        confirmed = [np.empty((0, 2), np.int64)]
+        for part in _parts(_nearest(asked // len(_WINDOWS), met, distance), _PAIRS_AT_ONCE):
             picture, window = np.divmod(asked[part], len(_WINDOWS))
             same = overlays.same(here[picture], found[order[met[part]]], _WINDOWS[window])
-            yield np.stack([start + picture[same], met[part[same]]], 1)
+            confirmed.append(np.stack([start + picture[same], met[part[same]]], 1))
+        return np.concatenate(confirmed)
+
+    cores = machine.cores()
+    with futures.ThreadPoolExecutor(cores) as pool:
+        yield from parallel.in_order(pool, look_up, range(0, len(order), _PICTURES_AT_ONCE), cores)
 
 
 def _nearest(picture: np.ndarray, met: np.ndarray, distance: np.ndarray) -> np.ndarray:
