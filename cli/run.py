@@ -295,6 +295,8 @@ def _print_data(data: DataOutcome) -> None:
     labels = rejects.counted(len(summary.labels), "label")
     click.echo(f"{'pictures':<14} {summary.total} of {labels}: {parts}")
     _print_labels(summary)
+    for line in data.together.sentences():
+        click.echo(f"{'':<14} {line}")
     if summary.duplicates:
         click.echo(f"{'':<14} {summary.duplicates} {'copy' if summary.duplicates == 1 else 'copies'} left out")
     if summary.rejected:

@@ -14,7 +14,7 @@ from tfx.components.evaluator import constants as evaluator_constants
 from components.baseline_resolver.strategy import PUSHED_DESTINATION
 from components.data_gate import executor as data_gate
 from components.data_gate import findings
-from components.image_example_gen import rejects
+from components.image_example_gen import belonging, rejects
 from components.image_example_gen.executor import PICTURES_PROPERTY
 from components.model_evaluator import gate
 from components.serving_check import executor as serving_check
@@ -32,11 +32,13 @@ class DataOutcome:
       summary: pictures by split and label, rejects and copies.
       findings: what speaks against the data.
       findings_path: the file that has them, a line each.
+      together: near-copies, and what became of splits for what belongs together.
     """
 
     summary: rejects.Summary
     findings: tuple[findings.Finding, ...]
     findings_path: str
+    together: belonging.Summary = dataclasses.field(default_factory=belonging.Summary)
 
     @property
     def accepted(self) -> bool:
@@ -242,7 +244,9 @@ def _data_outcome(outputs: dict[tuple[str, str], metadata_store_pb2.Artifact]) -
     verdict, report = outputs["DataGate", "verdict"].uri, outputs["ImageExampleGen", "rejects"].uri
     found = tuple(data_gate.read_findings(verdict))
     path = verdict if "://" in verdict else os.path.abspath(verdict)  # named to a person, who may be elsewhere
-    return DataOutcome(rejects.read_summary(report), found, os.path.join(path, data_gate.FINDINGS_FILE))
+    return DataOutcome(
+        rejects.read_summary(report), found, os.path.join(path, data_gate.FINDINGS_FILE), belonging.read_summary(report)
+    )
 
 
 def _outputs(store: mlmd.MetadataStore, execution_ids: Sequence[int]) -> Sequence[metadata_store_pb2.Artifact]:

@@ -20,7 +20,7 @@ _NOTHING_KNOWN = {
     features.EVAL: "nothing of it tells when to stop training",
     features.TEST: "the gate knows nothing of it",
 }
-_MORE = "add pictures of it, put some there by hand, or give that split a larger share in data.splits"
+_MORE = "add pictures of it, or give that split a larger share in data.splits, where that decides"
 _SIZES = (features.HEIGHT, features.WIDTH)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from components.image_example_gen import files
@@ -56,16 +56,11 @@ class Summary(NamedTuple):
     cut: tuple[str, ...] = ()
     path: str = ""
 
-    def sentences(self, shares: Mapping[str, int]) -> Iterator[str]:
-        """Say what splits were cut from train and what moved.
-
-        Args:
-          shares: hash buckets of each split.
-        """
+    def sentences(self) -> Iterator[str]:
+        """Say what splits were cut from train and what moved, a line each."""
         if self.cut:
-            parts = sum(shares[split] for split in (features.TRAIN, *self.cut))
-            cut = " and ".join(f"{split}, {shares[split]} of {parts} parts" for split in self.cut)
-            yield f"nothing was put into {' or '.join(self.cut)}: cut from {features.TRAIN}: {cut}, by data.splits"
+            cut = " and ".join(self.cut)
+            yield f"nothing was put into {cut}, which is cut from {features.TRAIN} by the shares of data.splits"
         if self.moved:
             yield self.describe_moves()
 
@@ -75,7 +70,9 @@ class Summary(NamedTuple):
             f"{printable(one.path)} ({one.split}) and {printable(one.other)} ({one.other_split})"
             for one in self.first_across
         ]
-        return f"{_pairs(self.across)} in different splits, which flatters the test: {self._listed(named, self.across)}"
+        return (
+            f"{_pairs(self.across)} in different splits, which flatters what is measured: {self._listed(named, self.across)}"
+        )
 
     def describe_disputed(self) -> str:
         """Return a line on near-copies under different labels."""
@@ -89,7 +86,7 @@ class Summary(NamedTuple):
         """Return a line on the pictures that moved."""
         named = []
         for move, count in self.first_moves:
-            what = f"group {move.group} ({counted(count, 'picture')})" if move.group else printable(move.path)
+            what = f"group {move.group!r} ({counted(count, 'picture')})" if move.group else printable(move.path)
             named.append(f"{what} from {move.before} to {move.after}, as {printable(move.joined_to)} is")
         more = "; …" if self.moved > sum(count for _, count in self.first_moves) else ""
         verb = "is" if self.moved == 1 else "are"

@@ -80,7 +80,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         portion = spill.portion_bytes(exec_properties[VOLUME_KEY], count)
         with inventory.opened(listed) as found:
             units = list(found.units(portion))
-            class_labels = found.class_labels()
+            class_labels, put_into = found.class_labels(), found.splits()
         report = artifact_utils.get_single_uri(output_dict[REJECTS_KEY])
         for folder in (*folders.values(), report):
             fileio.makedirs(folder)
@@ -90,7 +90,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             io_utils.write_string_file(os.path.join(report, name), "")
         try:
             with self._make_beam_pipeline() as pipeline:
-                _ingest(pipeline, listed, units, portion, settings, folders, count, aside, report)
+                _ingest(pipeline, listed, units, portion, put_into, settings, folders, count, aside, report)
         finally:
             with contextlib.suppress(OSError):
                 fileio.rmtree(aside)
@@ -104,7 +104,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if summary.pictures:
             _log.info("%s", summary.describe_labels())
         together = belonging.read_summary(report)
-        for line in together.sentences(settings["splits"]):
+        for line in together.sentences():
             _log.info("%s", line)
         try:
             _check(summary, list(settings["splits"]), locations)
@@ -125,6 +125,7 @@ def _ingest(
     listed: str,
     units: Iterable[inventory.Unit],
     portion: int,
+    put_into: set[str],
     settings: dict[str, Any],
     folders: dict[str, str],
     count: int,
@@ -158,7 +159,9 @@ def _ingest(
         | "Together" >> beam.GroupByKey()
         | "Assign"
         >> beam.ParDo(
-            assignment.AssignSplits(settings["splits"], count, settings["near_copies_share_a_split"])
+            assignment.AssignSplits(
+                settings["splits"], count, settings["near_copies_share_a_split"], put_into, settings["deduplicate"]
+            )
         ).with_outputs(assignment.LINES, main="splits")
     )
     written = (
@@ -225,5 +228,6 @@ def _check(summary: rejects.Summary, splits: list[str], locations: list[spans.Lo
     for split in splits:
         if split not in summary.by_split:
             raise spans.DataError(
-                f"{source}: no picture fell into the split {split}; add pictures or enlarge its share in data.splits"
+                f"{source}: no picture fell into the split {split}; add pictures (of other groups, with data.group), or"
+                " enlarge its share in data.splits where that decides"
             )

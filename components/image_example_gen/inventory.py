@@ -149,6 +149,13 @@ class Inventory:
         table = self._file.read_row_groups(list(range(first, last + 1)))
         return _from_rows(table.slice(unit.first - first * _ROWS_AT_ONCE, unit.rows))
 
+    def splits(self) -> set[str]:
+        """Return the splits that a file was put into, whether or not it is a picture that can be used."""
+        found: set[str] = set()
+        for batch in self._file.iter_batches(_ROWS_AT_ONCE, columns=["split"]):
+            found.update(_decoded(split) for split in batch.column(0).unique().to_pylist() if split)
+        return found
+
     def class_labels(self) -> set[str]:
         """Return the labels that a tree has a folder for."""
         labels: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
@@ -218,11 +219,13 @@ class PrepareImages(beam.DoFn):
     def _prepare(self, file: sources.ImageFile, encoded: bytes) -> _Fate:
         group = file.group
         if self._settings.group_pattern:
-            match = re.search(self._settings.group_pattern, file.path)
-            if match is None or not match["group"]:
+            # However a file system composes letters.
+            pattern, path = (unicodedata.normalize("NFC", text) for text in (self._settings.group_pattern, file.path))
+            match = re.search(pattern, path)
+            group = naming.clean_group(match["group"] or "") if match else ""
+            if not group:
                 message = f"data.group = {self._settings.group_pattern} finds no group in the path"
                 return Reject(file.path, rejects.NO_GROUP, message)
-            group = naming.clean_group(match["group"])
         picture = images.prepare(encoded, self._settings.background, self._settings.max_pixels)
         own_id = contents.id_of(picture.encoded)
         prepared = Prepared(picture.content_hash, picture.own_hash, file.path, file.label, file.split, group, own_id)

@@ -6,14 +6,13 @@ import collections
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import tensorflow as tf
 from tfx.components.example_gen import write_split
 
-from components.image_example_gen import bundles, parallel, rejects, spill
+from components.image_example_gen import rejects, spill
 from components.image_example_gen.preparation import REJECTS
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
@@ -22,8 +21,6 @@ from modules import contents
 DUPLICATES = "duplicates"
 PARTS, SPLITS = "parts", "splits"
 """What is known of a shard: its pictures, as they were put aside, and the splits of them by content hash."""
-
-_SHARDS_AT_ONCE = 2
 
 
 class Duplicate(NamedTuple):
@@ -84,32 +81,10 @@ class WriteShard(beam.DoFn):
         self._shards = shards
         self._deduplicate = deduplicate
 
-    def setup(self) -> None:
-        """Start the threads: reading, writing and checksums leave Python's lock alone."""
-        self._pool = futures.ThreadPoolExecutor(_SHARDS_AT_ONCE)
-
-    def teardown(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
-    def start_bundle(self) -> None:
-        """Begin with no shard at hand, whatever became of the bundle before."""
-        self._queue: parallel.Queue[list[Any]] = parallel.Queue(self._pool, _SHARDS_AT_ONCE - 1)
-
     def process(self, shard: tuple[int, Mapping[str, Iterable[Any]]]) -> Iterator[Any]:
-        """Write the examples of the pictures that are kept; what is yielded may be of an earlier shard."""
-        number, known = shard
-        splits = dict(collections.ChainMap(*known[SPLITS]))
-        for outputs in self._queue.put(self._write_shard, (number, list(known[PARTS]), splits)):
-            yield from outputs
-
-    def finish_bundle(self) -> Iterator[Any]:
-        """Yield what became of the last shards, when they are written."""
-        for outputs in self._queue.rest():
-            yield from map(bundles.at_end, outputs)
-
-    def _write_shard(self, shard: tuple[int, list[list[Prepared]], dict[str, str]]) -> list[Any]:
-        number, parts, splits = shard
+        """Write the examples of the pictures that are kept."""
+        number, parts = shard[0], list(shard[1][PARTS])
+        splits = dict(collections.ChainMap(*shard[1][SPLITS]))
         verdict = judge(itertools.chain.from_iterable(parts), splits, self._deduplicate)
         by_split: dict[str, list[Prepared]] = {}
         for split, picture in verdict.kept:
@@ -117,11 +92,9 @@ class WriteShard(beam.DoFn):
         records = spill.read(parts, {(picture.aside, picture.offset) for _, picture in verdict.kept})
         for split, pictures in by_split.items():
             self._write(split, number, pictures, records)
-        return [
-            *(beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates),
-            *(beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts),
-            *collections.Counter((split, picture.label) for split, picture in verdict.kept).items(),
-        ]
+        yield from (beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates)
+        yield from (beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts)
+        yield from collections.Counter((split, picture.label) for split, picture in verdict.kept).items()
 
     def _write(self, split: str, number: int, pictures: list[Prepared], records: dict[tuple[str, int], bytes]) -> None:
         name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{number:05d}-of-{self._shards:05d}.gz"

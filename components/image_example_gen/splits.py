@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +52,7 @@ def split_of(key: str, splits: Mapping[str, int]) -> str:
     raise AssertionError("the buckets add up")
 
 
-def assign(pictures: pa.Table, joined: np.ndarray, splits: Mapping[str, int]) -> Assignment:
+def assign(pictures: pa.Table, joined: np.ndarray, splits: Mapping[str, int], put_into: Collection[str] = ()) -> Assignment:
     """Give each picture its split.
 
     What is joined shares one: copies, the pictures of a group, those that are joined besides, and whatever these join in
@@ -63,11 +63,12 @@ def assign(pictures: pa.Table, joined: np.ndarray, splits: Mapping[str, int]) ->
       pictures: all of them but those under two labels, as `PICTURES` has it.
       joined: places of pictures that are to share a split, int64 `[pairs, 2]`.
       splits: hash buckets of each split.
+      put_into: splits that something was put into by hand, whether or not a picture of it is among these.
     """
     if not pictures.num_rows:
         return Assignment(np.empty(0, str), [], ())
     contents, groups, given_names = (_coded(pictures, name) for name in ("content_hash", "group", "split"))
-    cut = _cut(given_names.values, splits)
+    cut = _cut({*given_names.values, *put_into}, splits)
     given = np.array([bool(name) for name in given_names.values])[given_names.codes]
     own = _by_themselves(contents, groups, given_names, splits, cut)
     component = _components(contents, groups, joined)
@@ -102,7 +103,7 @@ def _coded(pictures: pa.Table, name: str) -> _Coded:
     return _Coded(column.indices.to_numpy(zero_copy_only=False).astype(np.int64), column.dictionary.to_pylist())
 
 
-def _cut(given: Sequence[str], splits: Mapping[str, int]) -> tuple[str, ...]:
+def _cut(given: Collection[str], splits: Mapping[str, int]) -> tuple[str, ...]:
     """The splits that nothing was put into where everything was put into one, and something into train."""
     if "" in given or features.TRAIN not in given:
         return ()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,10 +99,10 @@ def test_groups_that_a_copy_joins_move_to_the_strictest_and_are_named(picture_fo
     moved = {path for path in apart if joined.get(path, apart[path]) != apart[path]}
     assert moved == {path for path in apart if path.startswith(f"{in_train}_")}
     summary = belonging.read_summary(str(ingested.report))
-    (line,) = summary.sentences({})
+    (line,) = summary.sentences()
     name = in_train.removeprefix("a/")
     assert line.startswith(
-        f"7 pictures are in the split of what belongs to them: group {name} (7 pictures) from train to test,"
+        f"6 pictures are in the split of what belongs to them: group {name!r} (6 pictures) from train to test,"
     )
 
 
@@ -125,8 +126,39 @@ def test_a_set_that_comes_with_two_splits_gets_its_third_from_train(
     assert {split for path, split in found.items() if path.startswith(given)} == {names[given]}
     assert {split for path, split in found.items() if path.startswith("Training")} == {"train", cut}
     assert 2 <= sum(split == cut for split in found.values()) <= 30
-    (line,) = belonging.read_summary(str(ingested.report)).sentences({"train": 8, "eval": 1, "test": 1})
-    assert line == f"nothing was put into {cut}: cut from train: {cut}, 1 of 9 parts, by data.splits"
+    (line,) = belonging.read_summary(str(ingested.report)).sentences()
+    assert line == f"nothing was put into {cut}, which is cut from train by the shares of data.splits"
+
+
+def test_a_split_whose_files_are_all_damaged_is_not_made_up_from_train(picture_folder: Write, tmp_path: Path) -> None:
+    files = {f"train/{'ab'[i % 2]}/{i}.png": random_picture(i) for i in range(60)}
+    files |= {f"val/{'ab'[i % 2]}/{i}.png": random_picture(100 + i) for i in range(9)} | {"test/a/1.png": b"damaged"}
+    with pytest.raises(spans.DataError, match="no picture fell into the split test"):
+        ingest(picture_folder(files), tmp_path / "out")
+
+
+def test_a_letter_is_the_same_however_a_file_system_composes_it(picture_folder: Write, tmp_path: Path) -> None:
+    names = [
+        unicodedata.normalize(form, f"class{i % 2}/Zo\u00eb{i % 24}-{form}{i}.png")
+        for i in range(48)
+        for form in ("NFC", "NFD")
+    ]
+    files = {name: random_picture(number) for number, name in enumerate(names)}
+    found = splits_by_path(ingest(picture_folder(files), tmp_path / "out", group_pattern=r"(?P<group>Zoë\d+)-"))
+    assert len(found) == 96
+    for patient in range(24):
+        of_patient = {split for path, split in found.items() if f"Zo\u00eb{patient}-" in unicodedata.normalize("NFC", path)}
+        assert len(of_patient) == 1
+
+
+def test_copies_that_are_left_out_have_not_moved(picture_folder: Write, tmp_path: Path) -> None:
+    places = [f"{split}/{label}/{i}.png" for split in ("train", "val", "tests") for label in "ab" for i in range(5)]
+    files = {place: random_picture(number) for number, place in enumerate(places)}
+    files["train/a/copy.png"] = files["tests/a/0.png"]
+    ingested = ingest(picture_folder(files), tmp_path / "out")
+    assert splits_by_path(ingested)["tests/a/0.png"] == "test"
+    assert "train/a/copy.png" not in splits_by_path(ingested)
+    assert belonging.read_summary(str(ingested.report)).moved == 0
 
 
 def test_near_copies_are_named_and_share_a_split_if_wanted(picture_folder: Write, tmp_path: Path) -> None:
@@ -151,6 +183,6 @@ def test_near_copies_are_named_and_share_a_split_if_wanted(picture_folder: Write
     after = splits_by_path(joined)
     assert {path for path in before if before[path] != after[path]} == {f"train/{'ab'[i % 2]}/{i}.png" for i in range(6)}
     assert belonging.read_summary(str(joined.report)).across == 0
-    (line,) = belonging.read_summary(str(joined.report)).sentences({})
+    (line,) = belonging.read_summary(str(joined.report)).sentences()
     assert line.startswith("6 pictures are in the split of what belongs to them: ")
     assert "train/a/0.png from train to test, as test/a/0.jpg is" in line

@@ -69,7 +69,7 @@ def test_too_few_pictures_of_a_class_are_refused_in_train_and_none_elsewhere_is_
     assert found(evidence({"cat": 50, "dog": 5})) == []
     ((severity, message),) = found(evidence({"cat": 50, "dog": 50}, without=("test", "cat")))
     assert severity == WARNING
-    assert message.startswith("cat has no picture in test, so the gate knows nothing of it: add pictures of it, put some")
+    assert message.startswith("cat has no picture in test, so the gate knows nothing of it: add pictures of it, or")
 
 
 def test_near_copies_across_splits_are_told_or_refused_and_those_under_two_labels_told() -> None:
@@ -77,8 +77,9 @@ def test_near_copies_across_splits_are_told_or_refused_and_those_under_two_label
     together = belonging.Summary(9, 7, 1, (pair,), (pair,), path="report/near_copies.jsonl")
     given = dataclasses.replace(evidence({"cat": 50, "dog": 50}), together=together)
     across = (
-        "7 pairs of pictures look like one photograph and are in different splits, which flatters the test: a.jpg (train)"
-        " and b.jpg (test); …; all named in report/near_copies.jsonl; data.near_copies = same_split puts them on one side"
+        "7 pairs of pictures look like one photograph and are in different splits, which flatters what is measured: a.jpg"
+        " (train) and b.jpg (test); …; all named in report/near_copies.jsonl; data.near_copies = same_split puts them on one"
+        " side"
     )
     disputed = (
         "1 pair of pictures looks like one photograph and is under different labels: a.jpg (cat) and b.jpg (dog); all named"
