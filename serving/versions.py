@@ -319,11 +319,16 @@ class Versions:
 
     def _models(self, state: State) -> dict[int, str]:
         """What tells the models of the versions from all others."""
-        return {number: model_info.digest(self.path(number)) for number in self._loadable(state)}
+        return {number: model for number in self._loadable(state) if (model := self._model(number))}
 
     def _model(self, number: int | None) -> str | None:
         """The digest of a version's model; None if it is not there."""
-        return model_info.digest(self.path(number)) if number is not None and self._is_there(number) else None
+        if number is None or not self._is_there(number):
+            return None
+        try:
+            return model_info.digest(self.path(number))
+        except FileNotFoundError:  # a publisher that saw no lock of ours has just taken it away
+            return None
 
     def _change(self, change: Callable[[State | None], State]) -> State:
         """Take a step from the latest state, whichever that is by the time it is taken, and have `models.config` follow."""

@@ -315,7 +315,7 @@ def test_models_are_listed_verified_rolled_back_and_pruned_while_a_server_follow
         until(lambda: server.states.get(old) == stand_in.State.AVAILABLE and server.states[new] == stand_in.State.END)
         assert models("list", "--serving-dir", str(folder)).out.splitlines()[-1].endswith(" withdrawn")
 
-        young = models("prune", "--keep", "1", "--serving-dir", str(folder))
+        young = models("prune", "--keep", "1", "--grace", "86400", "--serving-dir", str(folder))
         assert (young.code, young.out) == (0, "")
         pruned = models("prune", "--keep", "1", "--grace", "0", "--serving-dir", str(folder))
         assert pruned.code == 0
