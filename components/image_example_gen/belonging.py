@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from components.image_example_gen import files
+from components.image_example_gen import rejects
 from components.image_example_gen.rejects import counted, printable
 from components.image_example_gen.splits import Move
 from modules import features
@@ -102,11 +102,11 @@ def read_summary(folder: str) -> Summary:
     Args:
       folder: its URI.
     """
-    path = os.path.join(os.path.abspath(folder) if files.is_local(folder) else folder, NEAR_COPIES_FILE)
+    path = rejects.named(folder, NEAR_COPIES_FILE)
     count, across, disputed = 0, 0, 0
     first_across: list[NearCopy] = []
     first_disputed: list[NearCopy] = []
-    for line in _lines(path):
+    for line in rejects.lines(path):
         pair = NearCopy(**line)
         count += 1
         if pair.split != pair.other_split:
@@ -117,14 +117,14 @@ def read_summary(folder: str) -> Summary:
             first_disputed += [pair] if disputed <= _NAMED else []
     moved = 0
     kinds: dict[tuple[str, str], tuple[Move, int]] = {}
-    for line in _lines(os.path.join(folder, MOVES_FILE)):
+    for line in rejects.lines(os.path.join(folder, MOVES_FILE)):
         move = Move(**line)
         moved += 1
         kind = (move.group or move.path, move.before)
         if kind in kinds or len(kinds) < _NAMED:
             first, known = kinds.get(kind, (move, 0))
             kinds[kind] = first, known + 1
-    cut = tuple(line["split"] for line in _lines(os.path.join(folder, CUT_FILE)))
+    cut = tuple(line["split"] for line in rejects.lines(os.path.join(folder, CUT_FILE)))
     return Summary(
         count, across, disputed, tuple(first_across), tuple(first_disputed), moved, tuple(kinds.values()), cut, path
     )
@@ -149,9 +149,3 @@ def lines(near_copies: Iterable[NearCopy], moves: Iterable[Move], cut: Iterable[
 def _pairs(count: int) -> str:
     look, are = ("looks", "is") if count == 1 else ("look", "are")
     return f"{counted(count, 'pair')} of pictures {look} like one photograph and {are}"
-
-
-def _lines(path: str) -> Iterator[dict[str, Any]]:
-    with files.opened(path) as opened:
-        for line in opened:
-            yield json.loads(line)

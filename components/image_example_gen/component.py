@@ -21,7 +21,9 @@ class Rejects(types.Artifact):
     `rejects.jsonl` holds a line with `path`, `code` and `message` for each, `duplicates.jsonl` one with `path` and `copy_of`
     for each copy that was left out, `counts.jsonl` the number of `pictures` of each `split` and `label`, `spans.jsonl` the
     number and the name of each `span` that was read, `others.jsonl` the number of `files` of each `kind` that are no
-    pictures, `empty.jsonl` each `label` with a folder and no picture.
+    pictures, `empty.jsonl` each `label` with a folder and no picture. `near_copies.jsonl` holds pairs that look like one
+    photograph, `moves.jsonl` each picture that is in the split of what belongs to it, `cut.jsonl` each `split` that was cut
+    from train; see `belonging`.
     """
 
     TYPE_NAME = "Rejects"

@@ -87,6 +87,8 @@ class PrepareImages(beam.DoFn):
     def __init__(self, settings: Settings, listed: str, folder: str, shards: int, most: int):
         super().__init__()
         self._settings = settings
+        # However a file system composes letters, in the pattern as in paths.
+        self._group = re.compile(unicodedata.normalize("NFC", settings.group_pattern)) if settings.group_pattern else None
         self._listed = listed
         self._folder = folder
         self._shards = shards
@@ -218,10 +220,8 @@ class PrepareImages(beam.DoFn):
 
     def _prepare(self, file: sources.ImageFile, encoded: bytes) -> _Fate:
         group = file.group
-        if self._settings.group_pattern:
-            # However a file system composes letters.
-            pattern, path = (unicodedata.normalize("NFC", text) for text in (self._settings.group_pattern, file.path))
-            match = re.search(pattern, path)
+        if self._group is not None:
+            match = self._group.search(unicodedata.normalize("NFC", file.path))
             group = naming.clean_group(match["group"] or "") if match else ""
             if not group:
                 message = f"data.group = {self._settings.group_pattern} finds no group in the path"

@@ -152,20 +152,20 @@ def read_summary(folder: str) -> Summary:
     codes: collections.Counter[str] = collections.Counter()
     first: list[Reject] = []
     containers: list[Reject] = []
-    path = os.path.join(os.path.abspath(folder) if files.is_local(folder) else folder, REJECTS_FILE)
-    for line in _lines(path):
+    path = named(folder, REJECTS_FILE)
+    for line in lines(path):
         reject = Reject(**line)
         codes[reject.code] += 1
         if len(first) < _NAMED:
             first.append(reject)
         if reject.code == CONTAINER and len(containers) < _NAMED:
             containers.append(reject)
-    counts = {(line["split"], line["label"]): line["pictures"] for line in _lines(os.path.join(folder, COUNTS_FILE))}
+    counts = {(line["split"], line["label"]): line["pictures"] for line in lines(os.path.join(folder, COUNTS_FILE))}
     with files.opened(os.path.join(folder, DUPLICATES_FILE)) as opened:
         duplicates = sum(1 for _ in opened)  # of which there may be very many
-    spans = tuple(line["name"] for line in _lines(os.path.join(folder, SPANS_FILE)))
-    others = {line["kind"]: line["files"] for line in _lines(os.path.join(folder, OTHERS_FILE))}
-    empty = tuple(line["label"] for line in _lines(os.path.join(folder, EMPTY_FILE)))
+    spans = tuple(line["name"] for line in lines(os.path.join(folder, SPANS_FILE)))
+    others = {line["kind"]: line["files"] for line in lines(os.path.join(folder, OTHERS_FILE))}
+    empty = tuple(line["label"] for line in lines(os.path.join(folder, EMPTY_FILE)))
     return Summary(
         counts, codes.total(), duplicates, tuple(first), dict(codes), path, spans, others, empty, tuple(containers)
     )
@@ -177,7 +177,7 @@ def read_labels(folder: str) -> set[str]:
     Args:
       folder: its URI.
     """
-    return {line["label"] for line in _lines(os.path.join(folder, COUNTS_FILE))}
+    return {line["label"] for line in lines(os.path.join(folder, COUNTS_FILE))}
 
 
 def counted(number: int, noun: str) -> str:
@@ -198,7 +198,18 @@ def printable(path: str) -> str:
         return path.encode(errors="backslashreplace").decode()
 
 
-def _lines(path: str) -> Iterator[dict]:
+def named(folder: str, file: str) -> str:
+    """Return where a file of a `rejects` artifact is, as a person is told, who may be elsewhere.
+
+    Args:
+      folder: URI of the artifact.
+      file: its name there.
+    """
+    return os.path.join(os.path.abspath(folder) if files.is_local(folder) else folder, file)
+
+
+def lines(path: str) -> Iterator[dict]:
+    """Read a file of a `rejects` artifact, a line at a time."""
     with files.opened(path) as opened:
         for line in opened:
             yield json.loads(line)

@@ -66,8 +66,7 @@ def judge(pictures: Iterable[Prepared], splits: Mapping[str, str], deduplicate: 
 class WriteShard(beam.DoFn):
     """Writes one shard of every split, from all pictures whose hash leads there; what it keeps of them is in memory at once.
 
-    While one shard is being written the next is read, so there are two. Yields ((split, label), number of pictures); copies
-    go to the output `duplicates`, conflicts to `rejects`.
+    Yields ((split, label), number of pictures); copies go to the output `duplicates`, conflicts to `rejects`.
 
     Args:
       folders: where each split's shards are written.

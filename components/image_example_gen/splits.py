@@ -121,9 +121,8 @@ def _by_themselves(
     }
     own = np.empty(len(contents.codes), np.int64)
     for code, name in enumerate(given.values):
-        among = {split: share for split, share in splits.items() if not name or split == name or split in cut}
-        if name in {features.EVAL, features.TEST}:
-            among = {name: 1}
+        may_be = {name, *cut} if name == features.TRAIN else {name} if name else splits.keys()
+        among = {split: share for split, share in splits.items() if split in may_be}
         for grouped, (column, key_of) in keys.items():
             rows = np.flatnonzero((given.codes == code) & (in_a_group == grouped))
             distinct, inverse = np.unique(column.codes[rows], return_inverse=True)
