@@ -50,5 +50,6 @@ def write_split(folder: Path, encoded: Sequence[bytes], labels: Sequence[int], s
             writer.write(record)
             lengths.append(len(record))
     names = [str(label) for label in range(classes)]
-    contents.write(path, [contents.id_of(picture) for picture in encoded], [names[label] for label in labels], lengths)
+    ids = [contents.id_of(picture) for picture in encoded]
+    contents.write(contents.beside(path), ids, [names[label] for label in labels], lengths)
     return dataset.read([path], size, size, names)

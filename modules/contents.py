@@ -55,16 +55,26 @@ def id_of(encoded: bytes) -> str:
     return hashlib.sha256(encoded).hexdigest()[:32]
 
 
-def write(record_file: str, ids: Sequence[str], labels: Sequence[str], record_bytes: Sequence[int]) -> None:
-    """Write down what a file of records holds, on any file system that TFX knows.
+def beside(record_file: str) -> str:
+    """Return where it stands what a file of records holds.
 
     Args:
       record_file: where the records are, `…/Split-train/…`; theirs is `…/contents/Split-train/….parquet`.
+    """
+    split, name = os.path.split(record_file)
+    root, split_name = os.path.split(split)
+    return os.path.join(root, _FOLDER, split_name, f"{name}.parquet")
+
+
+def write(path: str, ids: Sequence[str], labels: Sequence[str], record_bytes: Sequence[int]) -> None:
+    """Write down what a file of records holds, on any file system that TFX knows.
+
+    Args:
+      path: at the end as `beside` has it; the folder is made.
       ids: of the pictures, in the order of the records.
       labels: likewise.
       record_bytes: length of each record.
     """
-    path = _path(record_file)
     fileio.makedirs(os.path.dirname(path))
     columns = {
         _ID: pa.array(ids, pa.string()),
@@ -89,7 +99,7 @@ def read(record_files: Sequence[str], labels: Sequence[str]) -> Contents:
     """
     tables = []
     for file in record_files:
-        with fileio.open(_path(file), "rb") as opened:
+        with fileio.open(beside(file), "rb") as opened:
             tables.append(pa.parquet.read_table(pa.BufferReader(opened.read())))
     table = pa.concat_tables(tables)
     label_ids = pa.compute.index_in(table[_LABEL], pa.array(labels, pa.string()))
@@ -102,12 +112,6 @@ def read(record_files: Sequence[str], labels: Sequence[str]) -> Contents:
         table[_BYTES].to_numpy(),
         len(labels),
     )
-
-
-def _path(record_file: str) -> str:
-    split, name = os.path.split(record_file)
-    root, split_name = os.path.split(split)
-    return os.path.join(root, _FOLDER, split_name, f"{name}.parquet")
 
 
 def _distinct(ids: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class Driver(driver.Driver):
         pipeline_info: data_types.PipelineInfo,
         component_info: data_types.ComponentInfo,
     ) -> dict[str, Any]:
-        """Add the span, the version, the fingerprint, the locations and the volume in bytes of the source."""
+        """Add the span, the version, the fingerprint, the locations, and how much there is in the source."""
         del pipeline_info, component_info
         return {**exec_properties, **resolve(exec_properties, self._examples)}
 
@@ -62,4 +62,5 @@ def resolve(exec_properties: dict[str, Any], examples: str) -> dict[str, Any]:
         utils.FINGERPRINT_PROPERTY_NAME: survey.fingerprint,
         executor.LOCATIONS_KEY: json.dumps(locations),
         executor.VOLUME_KEY: survey.bytes,
+        executor.LISTED_KEY: survey.pictures,
     }

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import logging
-import math
 import os
 import shutil
 import tempfile
@@ -29,6 +28,7 @@ from components.image_example_gen import (
     files,
     inventory,
     preparation,
+    publishing,
     rejects,
     shards,
     sources,
@@ -39,7 +39,7 @@ from components.image_example_gen import (
 REJECTS_KEY = "rejects"
 SETTINGS_KEY = "settings"
 LOCATIONS_KEY = "locations"
-VOLUME_KEY = "volume"
+VOLUME_KEY, LISTED_KEY = "volume", "listed"
 PICTURES_PROPERTY = "pictures"
 
 _log = logging.getLogger("finetune.components.image_example_gen")
@@ -64,8 +64,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
           input_dict: empty.
           output_dict: `examples` and `rejects`.
-          exec_properties: `settings` as the component took them; `locations`, `volume` and the fingerprint of what was
-            listed as the driver found them.
+          exec_properties: `settings` as the component took them; `locations`, `volume` in bytes, `listed` pictures and the
+            fingerprint of what was listed as the driver found them.
 
         Raises:
           DataError: there is nothing to learn from, or a split is left empty.
@@ -75,7 +75,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         examples.split_names = artifact_utils.encode_split_names(list(settings["splits"]))
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in settings["splits"]}
-        count = max(1, math.ceil(exec_properties[VOLUME_KEY] / (settings["shard_megabytes"] * 1e6)))
+        count = shards.number(exec_properties[VOLUME_KEY], exec_properties[LISTED_KEY], settings["shard_megabytes"])
         listed = inventory.place(examples.uri, exec_properties[utils.FINGERPRINT_PROPERTY_NAME])
         portion = spill.portion_bytes(exec_properties[VOLUME_KEY], count)
         with inventory.opened(listed) as found:
@@ -86,14 +86,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             fileio.makedirs(folder)
         aside = os.path.join(self._get_tmp_dir(), "aside")
         fileio.makedirs(aside)
-        for name in (*rejects.GATHERED_FILES, *belonging.FILES):
-            io_utils.write_string_file(os.path.join(report, name), "")
         try:
             with self._make_beam_pipeline() as pipeline:
                 _ingest(pipeline, listed, units, portion, put_into, settings, folders, count, aside, report)
         finally:
             with contextlib.suppress(OSError):
                 fileio.rmtree(aside)
+        for name in (*rejects.GATHERED_FILES, *belonging.FILES):
+            if not fileio.exists(os.path.join(report, name)):  # there was nothing to say
+                io_utils.write_string_file(os.path.join(report, name), "")
         lines = [json.dumps({"span": at.span, "name": at.name}, ensure_ascii=False) + "\n" for at in locations if at.name]
         io_utils.write_string_file(os.path.join(report, rejects.SPANS_FILE), "".join(lines))
         _write_empty(report, class_labels)
@@ -168,9 +169,15 @@ def _ingest(
         {shards.PARTS: prepared.pictures, shards.SPLITS: assigned.splits}
         | "Group" >> beam.CoGroupByKey()
         | "Write"
-        >> beam.ParDo(shards.WriteShard(folders, count, settings["deduplicate"])).with_outputs(
-            preparation.REJECTS, shards.DUPLICATES, main="counts"
+        >> beam.ParDo(shards.WriteShard(aside, settings["deduplicate"])).with_outputs(
+            preparation.REJECTS, shards.DUPLICATES, shards.WRITTEN, main="counts"
         )
+    )
+    _ = (
+        written[shards.WRITTEN]
+        # A step of its own, so that what is published is what an attempt that succeeded has written.
+        | "Shards" >> beam.GroupBy(lambda shard: (shard.split, shard.shard))
+        | "Publish" >> beam.MapTuple(lambda _, attempts: shards.publish(min(attempts), folders, count))
     )
     rejected = (prepared[preparation.REJECTS], written[preparation.REJECTS])
     lines = (
@@ -184,7 +191,7 @@ def _ingest(
         lines
         | "AllLines" >> beam.Flatten()
         | "GroupLines" >> beam.GroupByKey()
-        | "WriteLines" >> beam.MapTuple(functools.partial(_write_lines, report))
+        | "WriteLines" >> beam.MapTuple(functools.partial(_write_lines, report, aside))
     )
 
 
@@ -211,11 +218,13 @@ def _other_line(kind: str, number: int) -> tuple[str, str]:
     return rejects.OTHERS_FILE, json.dumps({"kind": kind, "files": number}, ensure_ascii=False)
 
 
-def _write_lines(folder: str, name: str, lines: Iterable[str]) -> None:
+def _write_lines(folder: str, aside: str, name: str, lines: Iterable[str]) -> None:
     # Beam's own WriteToText takes a dozen stages for each file, half a second each.
-    with fileio.open(os.path.join(folder, name), "wb") as file:
-        for line in lines:
+    path = publishing.new(aside)
+    with fileio.open(path, "wb") as file:
+        for line in sorted(lines):
             file.write(line.encode() + b"\n")
+    publishing.publish(path, os.path.join(folder, name))
 
 
 def _check(summary: rejects.Summary, splits: list[str], locations: list[spans.Location]) -> None:

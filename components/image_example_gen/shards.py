@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,15 +13,30 @@ import apache_beam as beam
 import tensorflow as tf
 from tfx.components.example_gen import write_split
 
-from components.image_example_gen import rejects, spill
+from components.image_example_gen import publishing, rejects, spill
 from components.image_example_gen.preparation import REJECTS
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
 from modules import contents
 
-DUPLICATES = "duplicates"
+DUPLICATES, WRITTEN = "duplicates", "written"
 PARTS, SPLITS = "parts", "splits"
 """What is known of a shard: its pictures, as they were put aside, and the splits of them by content hash."""
+
+
+_LEAST, _LEAST_FROM = 16, 1_000
+"""Shards of that many pictures: each is a task of its own for a cluster, whatever they weigh."""
+
+
+def number(volume: int, pictures: int, megabytes: float) -> int:
+    """Return how many shards there are, which follows from the data alone and not from who works on it.
+
+    Args:
+      volume: bytes of all pictures.
+      pictures: how many there are, about.
+      megabytes: about what a shard of all splits together has, in 10^6 bytes.
+    """
+    return max(_LEAST if pictures >= _LEAST_FROM else 1, math.ceil(volume / (megabytes * 1e6)))
 
 
 class Duplicate(NamedTuple):
@@ -28,6 +44,15 @@ class Duplicate(NamedTuple):
 
     path: str
     copy_of: str
+
+
+class Written(NamedTuple):
+    """A shard of a split that is whole, and has not got its name yet: its records, and what they hold."""
+
+    split: str
+    shard: int
+    records: str
+    contents: str
 
 
 class Verdict(NamedTuple):
@@ -66,18 +91,17 @@ def judge(pictures: Iterable[Prepared], splits: Mapping[str, str], deduplicate: 
 class WriteShard(beam.DoFn):
     """Writes one shard of every split, from all pictures whose hash leads there; what it keeps of them is in memory at once.
 
-    Yields ((split, label), number of pictures); copies go to the output `duplicates`, conflicts to `rejects`.
+    Yields ((split, label), number of pictures); copies go to the output `duplicates`, conflicts to `rejects`, what is to be
+    published to `written`.
 
     Args:
-      folders: where each split's shards are written.
-      shards: how many there are.
+      aside: folder for what has no name yet.
       deduplicate: keep one of the copies.
     """
 
-    def __init__(self, folders: dict[str, str], shards: int, deduplicate: bool):
+    def __init__(self, aside: str, deduplicate: bool):
         super().__init__()
-        self._folders = folders
-        self._shards = shards
+        self._aside = aside
         self._deduplicate = deduplicate
 
     def process(self, shard: tuple[int, Mapping[str, Iterable[Any]]]) -> Iterator[Any]:
@@ -90,22 +114,36 @@ class WriteShard(beam.DoFn):
             by_split.setdefault(split, []).append(picture)
         records = spill.read(parts, {(picture.aside, picture.offset) for _, picture in verdict.kept})
         for split, pictures in by_split.items():
-            self._write(split, number, pictures, records)
+            yield beam.pvalue.TaggedOutput(WRITTEN, self._write(split, number, pictures, records))
         yield from (beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates)
         yield from (beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts)
         yield from collections.Counter((split, picture.label) for split, picture in verdict.kept).items()
 
-    def _write(self, split: str, number: int, pictures: list[Prepared], records: dict[tuple[str, int], bytes]) -> None:
-        name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{number:05d}-of-{self._shards:05d}.gz"
-        path = os.path.join(self._folders[split], name)
+    def _write(self, split: str, number: int, pictures: list[Prepared], records: dict[tuple[str, int], bytes]) -> Written:
+        written = Written(split, number, publishing.new(self._aside), publishing.new(self._aside))
         # TFX takes no TFRecords but gzipped ones. Encoded pictures don't shrink, so they are stored: level 6 costs more
         # time than decoding them.
         options = tf.io.TFRecordOptions("GZIP", compression_level=0)
-        with tf.io.TFRecordWriter(path, options) as writer:
+        with tf.io.TFRecordWriter(written.records, options) as writer:
             for picture in pictures:
                 writer.write(records.pop((picture.aside, picture.offset)))
         ids, labels, lengths = zip(*((one.id, one.label, one.length) for one in pictures), strict=True)
-        contents.write(path, ids, labels, lengths)
+        contents.write(written.contents, ids, labels, lengths)
+        return written
+
+
+def publish(written: Written, folders: Mapping[str, str], count: int) -> None:
+    """Give a shard its name, and what it holds with it.
+
+    Args:
+      written: the attempt at it that has succeeded.
+      folders: where each split's shards are.
+      count: of shards.
+    """
+    name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{written.shard:05d}-of-{count:05d}.gz"
+    final = os.path.join(folders[written.split], name)
+    publishing.publish(written.contents, contents.beside(final))
+    publishing.publish(written.records, final)
 
 
 def _conflict(picture: Prepared, first_of: dict[str, Prepared]) -> Reject:

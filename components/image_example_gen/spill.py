@@ -7,8 +7,6 @@ pictures at a time as make these parts long, and no more than fit into its memor
 from __future__ import annotations
 
 import math
-import os
-import uuid
 from collections.abc import Collection, Iterable
 from concurrent import futures
 from typing import NamedTuple
@@ -16,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from tfx.dsl.io import fileio
 
-from components.image_example_gen import files, parallel, signatures
+from components.image_example_gen import files, parallel, publishing, signatures
 
 _RANGE = 256 * 1024
 _LEAST, _MOST = 16_000_000, 128_000_000
@@ -100,7 +98,7 @@ class Spill:
         """Write what waits into one file; return it when the file is closed, as others may read it at once."""
         if not self._waiting:
             return []
-        path, offset = os.path.join(self._folder, uuid.uuid4().hex), 0
+        path, offset = publishing.new(self._folder), 0
         parts: list[Part] = []
         looks: list[bytes] = []
         with fileio.open(path, "wb") as file:

@@ -74,7 +74,7 @@ def read(folder: str) -> list[Sample]:
 
 @beam.ptransform_fn
 def _keep(extracts: beam.PCollection, path: str) -> beam.PCollection:
-    """Write those with the smallest digests aside, and hand on what came."""
+    """Write those with the smallest digests of their pictures aside, and hand on what came."""
     _ = (
         extracts
         | "Unbatch" >> beam.FlatMap(_samples)
@@ -97,5 +97,12 @@ def _samples(batch: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
             _COMPUTED_IN: features.bytes_feature(devices.computes_in().encode()),
             _BASELINE_CLASSES: tf.train.Feature(bytes_list=tf.train.BytesList(value=of_baseline)),
         }
-        record = tf.train.Example(features=tf.train.Features(feature=sample)).SerializeToString()
-        yield hashlib.sha256(example).hexdigest(), record
+        record = tf.train.Example(features=tf.train.Features(feature=sample)).SerializeToString(deterministic=True)
+        yield _digest(example), record
+
+
+def _digest(example: bytes) -> str:
+    """Of the picture and where it was, whatever else is known of it and in whichever order that is serialised."""
+    feature = tf.train.Example.FromString(example).features.feature
+    (image,), (path,) = (feature[name].bytes_list.value for name in (features.IMAGE, features.PATH))
+    return hashlib.sha256(image + path).hexdigest()

@@ -425,6 +425,6 @@ def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:
     for function in (
         preparation.PrepareImages(settings, "x", "y", 3, 1),
         assignment.AssignSplits({"train": 1}, 3, True, {"test"}, True),
-        shards.WriteShard({"train": "x"}, 3, True),
+        shards.WriteShard("x", True),
     ):
         assert pickle.loads(pickle.dumps(function)).__class__ is function.__class__

@@ -3,6 +3,7 @@
 import hashlib
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from components.image_example_gen import shards
@@ -62,3 +63,17 @@ def test_a_conflict_that_is_the_backgrounds_doing_says_so_and_no_other_does() ->
         conflict.message for conflict in shards.judge([one, other._replace(own_hash="f" * 64)], {}, True).conflicts
     ]
     assert message.endswith("; they are transparent and differ, but not on image.background: set another")
+
+
+@pytest.mark.parametrize(
+    ("volume", "pictures", "expected"),
+    [
+        (0, 0, 1),
+        (3_000_000, 999, 1),
+        (300_000, 1_000, 16),
+        (10**12, 10, 10_000),
+        (1_700_000_000, 20_000, 17),
+    ],
+)
+def test_a_thousand_pictures_are_work_for_many_whatever_they_weigh(volume: int, pictures: int, expected: int) -> None:
+    assert shards.number(volume, pictures, megabytes=100) == expected

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.image_example_gen import files, inventory, preparation, shards, signatures, sources, spans, spill
+from components.image_example_gen import executor, files, inventory, preparation, shards, signatures, sources, spans, spill
 from modules import features
 from tests.components.test_image_example_gen import ingest, many, record
 
@@ -166,11 +166,17 @@ def test_what_is_written_does_not_depend_on_how_the_work_is_divided(
     for portion, buffer in [(1, 1), (2_000, 1_000_000), (10_000, 3_000), (1_000_000, 1_000_000)]:
         monkeypatch.setattr(spill, "portion_bytes", lambda *_, portion=portion: portion)
         monkeypatch.setattr(spill, "buffer_bytes", lambda _, buffer=buffer: buffer)
-        ingested = ingest(source, tmp_path / f"{portion}-{buffer}", shard_megabytes=0.01, **given)
+        out = tmp_path / f"{portion}-{buffer}"
+        ingested = ingest(source, out, shard_megabytes=0.01, **given)
         assert len(ingested.files["train"]) > 2
         written.append(
-            {(split, Path(path).name): Path(path).read_bytes() for split, paths in ingested.files.items() for path in paths}
+            {
+                path.relative_to(out): path.read_bytes()
+                for name in ("examples/1", "rejects")
+                for path in (out / name).rglob("*.*")
+            }
         )
+        assert len(written[-1]) > 12
     assert all(one == written[0] for one in written)
 
 
@@ -206,12 +212,62 @@ def test_a_bundle_that_is_tried_again_leaves_nothing_twice(picture_folder: Write
         outputs = [*function.process(inventory.Unit(0, 14)), *(one.value for one in function.finish_bundle())]
     function.teardown()
     assert len([path for path in (tmp_path / "aside").iterdir() if not path.suffix]) == 2
-    folders = {split: str(tmp_path / f"Split-{split}") for split in features.SPLITS}
-    for folder in folders.values():
-        Path(folder).mkdir()
     parts = [part for part in outputs if isinstance(part, tuple)]  # and not of another output
     splits = {one.content_hash: "train" for _, part in parts for one in part}
     known = [(shard, {shards.PARTS: [part], shards.SPLITS: [splits]}) for shard, part in parts]
-    writing = shards.WriteShard(folders, 2, True)
-    counts = [count for of_shard in known for _, count in writing.process(of_shard)]
-    assert sum(counts) == 12
+    writing = shards.WriteShard(str(tmp_path / "aside"), True)
+    written = [output for of_shard in known for output in writing.process(of_shard)]
+    assert sum(count for _, count in (one for one in written if isinstance(one, tuple))) == 12
+
+
+def test_a_worker_that_wakes_when_another_has_taken_its_place_changes_nothing(
+    picture_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker stops with half a shard written, others do all its work, and it goes on when all is published."""
+    folder, done = picture_folder(many("a", 40) | many("b", 40, 50) | {"b/bad.png": b"bad"}), tmp_path / "out"
+    stopped, go_on = threading.Event(), threading.Event()
+    late: list[threading.Thread] = []
+    write, process = shards.WriteShard._write, shards.WriteShard.process
+
+    def slow(self: shards.WriteShard, *given: Any) -> shards.Written:
+        if threading.current_thread() in late:
+            with tf.io.TFRecordWriter(str(done / "tmp" / "half")):
+                stopped.set()
+                assert go_on.wait(60)
+        return write(self, *given)
+
+    def twice(self: shards.WriteShard, shard: Any) -> Iterator[Any]:
+        shard = shard[0], {name: list(values) for name, values in shard[1].items()}
+        if not late:
+
+            def wake() -> None:
+                for output in process(self, shard):
+                    if getattr(output, "tag", None) == shards.WRITTEN:
+                        folders = {split: str(done / "examples" / "1" / f"Split-{split}") for split in features.SPLITS}
+                        shards.publish(output.value, folders, 3)
+
+            late.append(threading.Thread(target=wake))
+            late[0].start()
+            assert stopped.wait(60)
+        return process(self, shard)
+
+    monkeypatch.setattr(shards, "number", lambda *_: 3)
+    monkeypatch.setattr(shards.WriteShard, "_write", slow)
+    monkeypatch.setattr(shards.WriteShard, "process", twice)
+    rmtree = executor.fileio.rmtree
+    monkeypatch.setattr(executor.fileio, "rmtree", lambda _: None)  # it must not be the missing folder that stops it
+    ingest(folder, done)
+    before = files_below(done / "examples")
+    assert len(before) == 18
+    go_on.set()
+    late[0].join()
+    assert files_below(done / "examples") == before
+    rmtree(str(done / "tmp"))
+
+
+def files_below(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_ino)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -30,7 +30,7 @@ def write_split(
             for record in records:
                 writer.write(record)
         ids, names = [contents.id_of(encoded[place]) for place in part], [str(labels[place]) for place in part]
-        contents.write(str(file), ids, names, [len(record) for record in records])
+        contents.write(contents.beside(str(file)), ids, names, [len(record) for record in records])
         files.append(str(file))
     height, width, _ = pictures[0].shape
     return dataset.read(files, height, width, [str(label) for label in range(num_classes)])
@@ -115,7 +115,7 @@ def test_a_million_pictures_are_known_at_start_and_few_of_them_read(tmp_path: Pa
     labels = ["cat", "dog"] * (A_FILE // 2)
     for number, file in enumerate(files):
         ids = [f"{number:08x}{place:024x}" for place in range(A_FILE)]
-        contents.write(file, ids, labels, [len(record)] * A_FILE)
+        contents.write(contents.beside(file), ids, labels, [len(record)] * A_FILE)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     split = dataset.read(files, 64, 64, ["cat", "dog"])
