@@ -28,7 +28,9 @@ from components.image_example_gen import (
     spans,
 )
 from components.image_example_gen import files as stored
+from configs import schema
 from modules import contents, dataset, features, images
+from pipeline import beam
 from tests import corpus
 from tests.conftest import random_picture
 
@@ -73,9 +75,7 @@ def ingest(
     properties |= driver.resolve(properties, examples.uri)
     if meanwhile:
         meanwhile()
-    context = executor.Executor.Context(
-        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(output / "tmp"), unique_id="1"
-    )
+    context = executor.Executor.Context(beam.arguments(schema.Beam()), tmp_dir=str(output / "tmp"), unique_id="1")
     executor.Executor(context).Do({}, {"examples": [examples], "rejects": [report]}, properties)
     files = {split: sorted(map(str, Path(examples.uri, f"Split-{split}").iterdir())) for split in features.SPLITS}
     return Ingested({split: list(read(paths)) for split, paths in files.items()}, Path(report.uri), files)

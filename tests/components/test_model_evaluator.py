@@ -20,6 +20,7 @@ from components.model_evaluator.component import Predictions
 from configs import schema
 from modules import devices, features, signatures
 from pipeline import evaluation
+from pipeline.beam import arguments
 
 TOP_K = 2
 
@@ -89,7 +90,7 @@ def judged(folder: Path, truth: Sequence[str], candidate: Model, baseline: Model
         "limits": json.dumps({field.name: section[field.name] for field in dataclasses.fields(gate.Limits)}),
     }
     trains_in = devices.computes_in()
-    context = executor.Executor.Context(["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1")
+    context = executor.Executor.Context(arguments(schema.Beam()), tmp_dir=str(folder / "tmp"), unique_id="1")
     executor.Executor(context).Do(inputs, outputs, properties)
     assert devices.computes_in() == trains_in == devices.TENSOR_FLOAT32
     checks = gate.read(str(folder / "evaluation"))
