@@ -1,6 +1,8 @@
 import contextlib
 import io
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import tensorflow as tf
 from components.image_example_gen import executor, files, inventory, preparation, shards, signatures, sources, spans, spill
 from modules import features
 from tests.components.test_image_example_gen import ingest, many, record
+from tests.conftest import random_picture
 
 Write = Callable[..., Path]
 
@@ -178,6 +181,24 @@ def test_what_is_written_does_not_depend_on_how_the_work_is_divided(
         )
         assert len(written[-1]) > 12
     assert all(one == written[0] for one in written)
+
+
+def test_two_processes_write_the_same_bytes(picture_folder: Write, tmp_path: Path) -> None:
+    """Python's hashes, and with them the order of sets and of protocol buffers' maps, are others in each process."""
+    source = picture_folder(many("a", 30) | many("b", 30, 50) | {"b/bad.png": b"bad", "a/copy.png": random_picture(3)})
+    outputs = [tmp_path / "here", tmp_path / "there"]
+    ingest(source, outputs[0])
+    script = (
+        "import pathlib, sys\n"
+        "from tests.components.test_image_example_gen import ingest\n"
+        "ingest(*map(pathlib.Path, sys.argv[1:]))"
+    )
+    subprocess.run([sys.executable, "-c", script, source, outputs[1]], check=True, capture_output=True)
+    here, there = (
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*") if path.is_file()} for out in outputs
+    )
+    assert len(here) > 12
+    assert here == there
 
 
 def test_shards_are_read_back_once_with_few_files_open(
