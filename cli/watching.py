@@ -28,12 +28,12 @@ def watch(server: Pipelines, run_id: str, once: bool, metadata_url: str | None, 
     """
     from kubeflow import follow, status
 
-    with _Table(every=once) as table:
+    with _Table(every=once) as table, follow.Words(metadata_url, server.namespace) as words:
         # Shown once, it is shown with what ML Metadata knows.
         show = (lambda tasks: None) if once else table.show
-        watched = follow.watch(server, run_id, show, table.say, once, patience)
+        watched = follow.watch(server, run_id, show, table.say, once, patience, words)
         if status.is_finished(watched.run):
-            explained = follow.explain(watched, metadata_url, server.namespace)
+            explained = follow.explain(watched, words, server.namespace)
         else:
             explained = follow.Explained(watched.tasks, None, [])
         table.show(explained.tasks)

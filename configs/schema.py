@@ -440,7 +440,7 @@ class Task(_Section):
     retry_seconds: Annotated[int, Field(ge=1)] | None = None
     """Before the first time; twice as long before each next one, an hour at most."""
     timeout_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Longest time in one pod, with all attempts; null sets none."""
+    """Longest time of a node in one pod, with all attempts; null sets none."""
     cache: bool | None = None
     """Whether a result with the same inputs, parameters and code is taken as it is."""
 
@@ -466,6 +466,10 @@ class Volume(_Section):
 class Kubeflow(_Section):
     """How the pipeline runs on Kubeflow Pipelines."""
 
+    tasks: Literal["grouped", "one_per_node"] = "grouped"
+    """`grouped` runs nodes for which nothing is set of their own, but `cache`, one after the other in one pod and one
+    process; a node with resources, a place, attempts or a time of its own in `nodes`, or with the accelerator of `default`,
+    has a pod of its own. `one_per_node` gives every node one."""
     volume: Volume = Volume(claim="finetune", path="/mnt/finetune")
     """For artifacts, kept features, the state of training and the versions that are served, in a folder by the pipeline's
     name; nodes of one run need it at once (ReadWriteMany), unless all are on one machine."""

@@ -1,4 +1,4 @@
-"""A child process that is given a time, and must not outlive its parent."""
+"""A child process that runs nodes, one after the other, is given a time for each, and must not outlive its parent."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -25,6 +24,8 @@ _PROCESS = "kubeflow.node_process"
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _SECONDS_TO_SAVE = 30.0
+_SECONDS_TO_END = 10.0
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Interrupted:
@@ -62,49 +63,118 @@ class Interrupted:
             self._child = None
 
 
-def attempt(request: Request, seconds: float | None, interrupted: Interrupted, gpus: bool = True) -> Answer:
-    """Run a node in a child process, and say how that ended, whatever became of it.
+class Attempts:
+    """Attempts at nodes, in one child process as long as they do well: TensorFlow is imported once.
 
     Args:
-      request: what is to be run.
-      seconds: after which the child is ended; None sets no bound.
       interrupted: passes on that this process is to end.
       gpus: whether the child may see those that its container has.
     """
-    variables = dict(os.environ)
-    if not gpus:
-        environment.hide_gpus(variables)
-    with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
-        asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
-        asked.touch(mode=0o600)
-        asked.write_text(request.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", _PROCESS, str(asked), str(answered)]
-        timed_out = False
-        with (
+
+    def __init__(self, interrupted: Interrupted, gpus: bool = True):
+        self._interrupted, self._gpus = interrupted, gpus
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Attempts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.close()
+
+    def attempt(self, request: Request, seconds: float | None) -> Answer:
+        """Run a node, and say how that ended, whatever became of the child.
+
+        Args:
+          request: what is to be run.
+          seconds: after which the child is ended; None sets no bound.
+        """
+        child, self._child = self._child or _Child(self._gpus), None
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._interrupted.passed_on_to(child.process):
+            child.ask(request)
+            answer = child.answer(deadline)
+            if answer is not None and not answer.code:
+                self._child = child
+                return answer
+            timed_out = answer is None and child.process.poll() is None
+            if timed_out:
+                _end(child.process)
+            code = child.close()
+        if answer is not None:
+            return answer
+        late = f"it was ended after {seconds or 0:.0f} s, all that its timeout_seconds left"
+        state = late if timed_out else _died(code)
+        return Answer(code=MAY_PASS, state=f"{request.node} failed: {state}")
+
+
+class _Child:
+    """A process that runs a node for each request that it is sent, and answers it.
+
+    Args:
+      gpus: whether it may see those that its container has.
+    """
+
+    def __init__(self, gpus: bool):
+        variables = dict(os.environ)
+        if not gpus:
+            environment.hide_gpus(variables)
+        self._socket, its_own = socket.socketpair()
+        with its_own:
             # In a session of its own: who ends a container signals all of its processes, and one signal is enough.
-            subprocess.Popen(  # noqa: S603 a fixed command
-                command,
+            self.process = subprocess.Popen(  # noqa: S603 a fixed command
+                [sys.executable, "-m", _PROCESS, str(its_own.fileno())],
                 env=variables,
                 start_new_session=True,
+                pass_fds=[its_own.fileno()],
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 no threads run here
-            ) as child,
-            interrupted.passed_on_to(child),
-        ):
+            )
+
+    def ask(self, request: Request) -> None:
+        """Send a request; a child that is gone does not get it."""
+        with contextlib.suppress(OSError):
+            self._socket.settimeout(None)
+            self._socket.sendall(request.model_dump_json().encode() + b"\n")
+
+    def answer(self, deadline: float | None) -> Answer | None:
+        """Return the answer; None if there is none by then, or there will be none."""
+        received = b""
+        while not received.endswith(b"\n"):
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+            # What a process has started may hold its end of the line; what it said last is there when it is gone.
+            gone = self.process.poll() is not None
+            self._socket.settimeout(_until(deadline))
             try:
-                child.wait(seconds)
-            except subprocess.TimeoutExpired:
-                timed_out = True
-                _end(child)
-            finally:
-                _kill_group(child)
-        with contextlib.suppress(OSError, pydantic.ValidationError):
-            answer = Answer.model_validate_json(answered.read_text(encoding="utf-8"))
-            if not timed_out:
-                return answer
-    if timed_out:
-        state = f"{request.node} failed: it was ended after {seconds:.0f} s, all that its timeout_seconds left"
-        return Answer(code=MAY_PASS, state=state)
-    return Answer(code=MAY_PASS, state=f"{request.node} failed: {_died(child.returncode)}")
+                more = self._socket.recv(1 << 16)
+            except TimeoutError:
+                if gone:
+                    return None
+                continue
+            except OSError:
+                more = b""
+            if not more:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_SECONDS_TO_END)
+                return None
+            received += more
+        with contextlib.suppress(pydantic.ValidationError):
+            return Answer.model_validate_json(received)
+        return None
+
+    def close(self) -> int:
+        """End the process, which has nothing to do any more, and what it has started; return its exit code."""
+        self._socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_SECONDS_TO_END)
+        _kill_group(self.process)
+        return self.process.wait()
+
+
+def _until(deadline: float | None) -> float:
+    """Seconds until the next look at a child."""
+    left = _SECONDS_BETWEEN_LOOKS if deadline is None else deadline - time.monotonic()
+    return max(0.001, min(_SECONDS_BETWEEN_LOOKS, left))
 
 
 def _died(code: int) -> str:

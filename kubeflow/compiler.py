@@ -1,4 +1,4 @@
-"""From a configuration to a pipeline for Kubeflow Pipelines v2: one container task per TFX node."""
+"""From a configuration to a pipeline for Kubeflow Pipelines v2: a container task for each group of TFX nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import executable_spec_pb2
 
 from configs import schema
-from kubeflow import folders, outputs, parameters, tasks
+from kubeflow import folders, groups, outputs, parameters, tasks
 from pipeline import node
 from pipeline.pipeline import create_pipeline
 
@@ -72,26 +72,31 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
     }
     uncached = [name for name in nodes if not tasks.settings(config, name).cache]
     run_parameters = parameters.parameters(config)
+    check_group = groups.Group((tasks.UP_TO_DATE,))
 
-    def task_of(name: str, values: dict[str, Any]) -> dsl.PipelineTask:
-        own = uncached if name == tasks.UP_TO_DATE else [one for one in uncached if one == name]
+    made = groups.groups(config, nodes)
+
+    def task_of(group: groups.Group, values: dict[str, Any]) -> dsl.PipelineTask:
+        own = uncached if group == check_group else [one for one in uncached if one in group.nodes]
         # The driver fills the placeholder in where it is the whole value of a task's input, and nowhere else.
-        task = _component(name, image, text, own, run_parameters)(**values, **{RUN_ID: dsl.PIPELINE_JOB_ID_PLACEHOLDER})
-        _equip(task, config, tasks.settings(config, name, on_beam=name in on_beam))
+        task = _component(group, image, text, own, run_parameters)(**values, **{RUN_ID: dsl.PIPELINE_JOB_ID_PLACEHOLDER})
+        _equip(task, config, tasks.of_pod(config, group.nodes, on_beam))
         return task
 
     def pipeline(*channels: Any) -> None:
         values = dict(zip((parameter.name for parameter in run_parameters), channels, strict=True))
-        made: dict[str, dsl.PipelineTask] = {}
         # A night without new pictures is over after this task, instead of after a task for each node. It keeps the name of
         # its key: servers before 2.16 look for whose output they need by the name that is shown (kubeflow/pipelines#11938).
-        check = task_of(tasks.UP_TO_DATE, values)
+        check = task_of(check_group, values)
         with dsl.If(check.output == outputs.NO, name="due"):
-            for name, one in nodes.items():
-                task = made[name] = task_of(name, values)
-                task.set_display_name(name)
-                task.after(*(made[upstream] for upstream in one.upstream_nodes))
-                if name == "InfraValidator":
+            tasks_of: dict[str, dsl.PipelineTask] = {}
+            for group in made:
+                task = task_of(group, values)
+                task.set_display_name(group.title)
+                upstream = dict.fromkeys(one for name in group.nodes for one in nodes[name].upstream_nodes)
+                task.after(*dict.fromkeys(tasks_of[one] for one in upstream if one not in group.nodes))
+                tasks_of |= dict.fromkeys(group.nodes, task)
+                if "InfraValidator" in group.nodes:
                     # It starts a pod, and asks its environment where.
                     kubernetes.use_field_path_as_env(task, "KFP_NAMESPACE", "metadata.namespace")
 
@@ -108,7 +113,7 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
     kfp_compiler.Compiler().compile(compiled, str(output))
     if output.stat().st_size > MAX_PIPELINE_BYTES:
         raise CompileError(f"{output} has {output.stat().st_size} bytes, {MAX_PIPELINE_BYTES} are possible")
-    return len(nodes) + 1
+    return len(made) + 1
 
 
 def _signature(run_parameters: list[parameters.Parameter], defaults: bool) -> inspect.Signature:
@@ -126,16 +131,16 @@ def _signature(run_parameters: list[parameters.Parameter], defaults: bool) -> in
 
 
 def _component(
-    name: str, image: str, text: str, uncached: list[str], run_parameters: list[parameters.Parameter]
+    group: groups.Group, image: str, text: str, uncached: list[str], run_parameters: list[parameters.Parameter]
 ) -> Callable[..., dsl.PipelineTask]:
-    """The container of a node. What it is asked and what it says go through `{{$}}`, KFP's description of a task."""
+    """The container of a group. What it is asked and what it says go through `{{$}}`, KFP's description of a task."""
 
     def component(*_: Any, **__: Any) -> dsl.ContainerSpec:
         return dsl.ContainerSpec(
             image=image,
             command=["finetune-node"],
             args=[
-                *("--node", name),
+                *(word for one in group.nodes for word in ("--node", one)),
                 *("--run-id", f"{{{{$.inputs.parameters['{RUN_ID}']}}}}"),
                 *("--config", text),
                 *("--task", "{{$}}"),
@@ -143,13 +148,13 @@ def _component(
             ],
         )
 
-    component.__name__ = name
+    component.__name__ = group.name
     inputs = _signature(run_parameters, defaults=False)
-    made = [
+    own = [
         inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
-        for key, annotation in {RUN_ID: str, **outputs.OUTPUTS.get(name, {})}.items()
+        for key, annotation in {RUN_ID: str, **outputs.of(group.nodes)}.items()
     ]
-    component.__signature__ = inputs.replace(parameters=[*inputs.parameters.values(), *made])  # type: ignore[attr-defined]
+    component.__signature__ = inputs.replace(parameters=[*inputs.parameters.values(), *own])  # type: ignore[attr-defined]
     return dsl.container_component(component)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kubeflow import inside, status
@@ -51,8 +52,63 @@ class Explained(NamedTuple):
     """On the tasks that failed, and on what could not be found out."""
 
 
+class Words:
+    """What the nodes of a run say of themselves in ML Metadata: reached when it is first asked, and then kept open.
+
+    Args:
+      url: of the metadata store, as it is reached from here; None goes through kubectl.
+      namespace: of the run; None takes Kubeflow's own.
+    """
+
+    def __init__(self, url: str | None, namespace: str | None):
+        self._url, self._namespace = url, namespace or DEFAULT_NAMESPACE
+        self._open = contextlib.ExitStack()
+        self._connection: journal.Connection | None = None
+        self._was_reached = False
+        self.failure: str | None = None
+        """Why it can't be read, in a line."""
+
+    def __enter__(self) -> Words:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def of(
+        self, platform: Mapping[str, Any], run_id: str, nodes: Iterable[str]
+    ) -> tuple[dict[str, journal.NodeRecord], journal.RunRecord | None]:
+        """Return what is written down of nodes and of their run; nothing where it can't be read, and `failure` says why.
+
+        Args:
+          platform: the pipeline's side for Kubernetes.
+          run_id: of the run.
+          nodes: ids.
+        """
+        if self.failure is not None and not self._was_reached:
+            return {}, None
+        try:
+            if self._connection is None:
+                self._connection = self._open.enter_context(inside.metadata(self._url, platform, self._namespace))
+            self._was_reached = True
+            found = {one: journal.read_node(self._connection, run_id, one) for one in nodes}
+            ended = journal.read_end(self._connection, run_id)
+        except Exception as error:  # an unreachable store answers in many ways, none of which may hide the run's own state
+            self.failure = f"the run's own words are in ML Metadata, which can't be read from here: {_short(error)}"
+            self._open.close()
+            self._connection = None
+            return {}, None
+        self.failure = None
+        return {node: record for node, record in found.items() if record is not None}, ended
+
+
 def watch(
-    server: Pipelines, run_id: str, show: Show, say: Callable[[str], None], once: bool = False, patience: float = 300.0
+    server: Pipelines,
+    run_id: str,
+    show: Show,
+    say: Callable[[str], None],
+    once: bool = False,
+    patience: float = 300.0,
+    words: Words | None = None,
 ) -> Watched:
     """Look at a run until it ends.
 
@@ -63,11 +119,12 @@ def watch(
       say: called with a line when the connection is lost or found again.
       once: look only once.
       patience: seconds that a lost connection is waited for.
+      words: tell nodes apart that run in one task; without them they fare as it does.
 
     Raises:
       ClientError: the server refuses, or is gone for longer.
     """
-    nodes: dict[str, str] | None = None
+    nodes: dict[str, tuple[str, ...]] | None = None
     platform: Mapping[str, Any] = {}
     lost_at: float | None = None
     pause = _SECONDS
@@ -91,37 +148,38 @@ def watch(
             say(f"connected again after {time.monotonic() - lost_at:.0f} s")
             lost_at, pause = None, _SECONDS
         tasks = status.task_states(run, nodes, datetime.datetime.now(datetime.UTC))
+        together = {key for key, of_task in nodes.items() if len(of_task) > 1}
+        if words and (asked := [one.node for one in tasks if one.task in together and one.state == status.RUNNING]):
+            tasks = status.told_apart(tasks, words.of(platform, run_id, asked)[0])
         show(tasks)
         if once or status.is_finished(run):
             return Watched(run, status.run_state(run), tasks, platform)
         time.sleep(_SECONDS)
 
 
-def explain(watched: Watched, metadata_url: str | None, namespace: str | None) -> Explained:
+def explain(watched: Watched, words: Words, namespace: str | None) -> Explained:
     """Find out from ML Metadata what a run that ended says of itself; where that can't be reached, say what shows it.
 
     Args:
       watched: the run.
-      metadata_url: of the metadata store, as it is reached from here; None goes through kubectl.
+      words: of its nodes.
       namespace: of the run; None takes Kubeflow's own.
     """
     run_id, namespace = watched.run.run_id, namespace or DEFAULT_NAMESPACE
-    failed = [one.node for one in watched.tasks if one.state == status.FAILED]
     if watched.state == status.FAILED and not any(one.seconds for one in watched.tasks):
         return Explained(watched.tasks, None, [_never_began(watched.run, namespace)])
     lines: list[str] = []
-    try:
-        with inside.metadata(metadata_url, watched.platform, namespace) as connection:
-            records = {one.node: journal.read_node(connection, run_id, one.node) for one in watched.tasks if one.seconds}
-            ended = journal.read_end(connection, run_id)
-    except Exception as error:  # an unreachable store answers in many ways, none of which may hide the run's own state
-        lines.append(f"the run's own words are in ML Metadata, which can't be read from here: {_short(error)}")
-        if failed:
+    began = [one.node for one in watched.tasks if one.state not in {status.WAITING, status.SKIPPED}]
+    records, ended = words.of(watched.platform, run_id, began)
+    if words.failure is not None:
+        lines.append(words.failure)
+        if any(one.state == status.FAILED for one in watched.tasks):
             lines.append(f"this shows them as well: {inside.log_command(run_id, namespace)}")
         return Explained(watched.tasks, None, lines)
     # What was said before the run was gone on with is of an earlier try.
     since = status.newest_try(watched.run)
-    for node in failed:
+    tasks = status.told_apart(watched.tasks, records)
+    for node in (one.node for one in tasks if one.state == status.FAILED):
         record = records.get(node)
         failures = [one for one in record.failures if one.ended >= since] if record else []
         if not failures:
@@ -130,8 +188,6 @@ def explain(watched: Watched, metadata_url: str | None, namespace: str | None) -
             for number, attempt in enumerate(failures, 1):
                 at = attempt.ended.astimezone(datetime.UTC).strftime("%H:%M:%S")
                 lines.append(f"{node}, attempt {number}, {at} UTC, after {attempt.seconds:.0f} s: {attempt.reason}")
-    cached = {node for node, record in records.items() if record and record.state == status.CACHED}
-    tasks = [one._replace(state=status.CACHED) if one.node in cached else one for one in watched.tasks]
     fits = ended is not None and ended.ended >= since and ended.ending.verdict in _VERDICTS.get(watched.state, ())
     return Explained(tasks, ended.ending if ended is not None and fits else None, lines)
 

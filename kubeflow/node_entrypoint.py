@@ -1,4 +1,4 @@
-"""Runs one TFX node in its container, again where that can help: what each task of the compiled pipeline calls."""
+"""Runs TFX nodes in their container, again where that can help: what each task of the compiled pipeline calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from pipeline.ending import Ending, Verdict
 
 
 @click.command()
-@click.option("--node", "node_id", required=True, help="Id of the TFX node, e.g. Trainer; UpToDate asks all of them.")
+@click.option(
+    "--node",
+    "nodes",
+    required=True,
+    multiple=True,
+    help="Id of a TFX node, e.g. Trainer; several run one after the other. UpToDate asks all of them.",
+)
 @click.option("--run-id", required=True, help="Of the run; the tasks of one run share it.")
 @click.option("--config", "text", required=True, metavar="YAML", help="The configuration that was compiled.")
 @click.option("--task", "task_json", required=True, metavar="JSON", help="What Kubeflow Pipelines says of the task.")
@@ -39,8 +45,10 @@ from pipeline.ending import Ending, Verdict
     metavar="URL",
     help=f"{folders.METADATA_URLS}; by default the cluster's service.",
 )
-def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[str, ...], metadata: str | None) -> None:
-    """Run one node of the pipeline, as a task of Kubeflow Pipelines.
+def main(
+    nodes: tuple[str, ...], run_id: str, text: str, task_json: str, uncached: tuple[str, ...], metadata: str | None
+) -> None:
+    """Run nodes of the pipeline, as a task of Kubeflow Pipelines.
 
     What may pass (a process that was killed, out of memory, a store that does not answer) is tried again here, as often and
     after as long as the configuration says, and goes on from the state that is left. How each attempt ended is written down
@@ -60,9 +68,7 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
             f"--run-id {run_id}: not filled in by Kubeflow Pipelines; compile the pipeline again with this version",
             exit_codes.WILL_NOT,
         )
-    begun = datetime.datetime.now(datetime.UTC)
     task = json.loads(task_json)
-    request = Request(node=node_id, run=run_id, config=text, task=task, uncached=list(uncached), metadata=metadata)
     try:
         # The parameters of the run are read where what is wrong with them is written down, as any failure.
         config = parameters.with_values(text, {})
@@ -72,17 +78,38 @@ def main(node_id: str, run_id: str, text: str, task_json: str, uncached: tuple[s
     os.environ.setdefault("FINETUNE_CACHE_DIR", folders.cache_dir(config))
     interrupted = attempts.Interrupted()
     interrupts.handle(interrupted)
-    answer = _supervise(request, tasks.settings(config, node_id), interrupted)
+    with attempts.Attempts(interrupted, tasks.sees_gpus(config, nodes)) as tries:
+        for node_id in nodes:
+            request = Request(node=node_id, run=run_id, config=text, task=task, uncached=list(uncached), metadata=metadata)
+            code = _run(request, config, tasks.settings(config, node_id), tries, interrupted)
+            if code:
+                break
+    sys.exit(code)
+
+
+def _run(
+    request: Request,
+    config: schema.Config,
+    settings: schema.Task,
+    tries: attempts.Attempts,
+    interrupted: attempts.Interrupted,
+) -> int:
+    """Run a node to its end, and tell of that."""
+    begun = datetime.datetime.now(datetime.UTC)
+    answer = _supervise(request, settings, tries, interrupted)
     ending = answer.ending
     if answer.code and ending is None and not interrupted:
         # What ends a pod from outside may replace it, so that this is no end.
         ending = _failed(request, config, answer)
-    _end_of_node(request, config, answer, ending, begun)
     seconds = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
-    _end(answer.state if answer.code else f"{node_id} {answer.state}, in {seconds:.1f} s", answer.code)
+    _end_of_node(request, config, answer, ending, begun, seconds)
+    _say(answer.state if answer.code else f"{request.node} {answer.state}, in {seconds:.1f} s")
+    return answer.code
 
 
-def _supervise(request: Request, settings: schema.Task, interrupted: attempts.Interrupted) -> Answer:
+def _supervise(
+    request: Request, settings: schema.Task, tries: attempts.Attempts, interrupted: attempts.Interrupted
+) -> Answer:
     """Try a node until it ends well, will not, or has no attempts or time left; write down each failure at once."""
     deadline = time.monotonic() + settings.timeout_seconds if settings.timeout_seconds else None
     pauses = tasks.pauses(settings)
@@ -90,9 +117,7 @@ def _supervise(request: Request, settings: schema.Task, interrupted: attempts.In
     while True:
         started = time.monotonic()
         left = None if deadline is None else max(0.0, deadline - started)
-        # Where containers share a machine's GPUs, all see them that are not kept from it.
-        gpus = settings.accelerator is not None or request.node in tasks.COMPUTING
-        answer = attempts.attempt(request, left, interrupted, gpus)
+        answer = tries.attempt(request, left)
         now = time.monotonic()
         if not answer.code:
             return answer
@@ -132,7 +157,12 @@ def _note_failure(request: Request, answer: Answer, seconds: float) -> None:
 
 
 def _end_of_node(
-    request: Request, config: schema.Config, answer: Answer, ending: Ending | None, begun: datetime.datetime
+    request: Request,
+    config: schema.Config,
+    answer: Answer,
+    ending: Ending | None,
+    begun: datetime.datetime,
+    seconds: float,
 ) -> None:
     """Leave in ML Metadata how the node and, if this is its end, the run ended, and tell who wants to know."""
     from pipeline import journal, notify
@@ -141,7 +171,7 @@ def _end_of_node(
     with _guarded():
         connection = folders.metadata_connection(request.metadata)
         if not answer.code:
-            journal.note_node(connection, request.run, request.node, answer.state, [])
+            journal.note_node(connection, request.run, request.node, answer.state, seconds=seconds)
         if ending is not None:
             first_to_say = journal.note_end(connection, ending, begun)
     if ending is not None and first_to_say:

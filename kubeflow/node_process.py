@@ -1,18 +1,20 @@
-"""One attempt at one TFX node, in a process of its own: what `finetune-node` starts, and starts again.
+"""Attempts at TFX nodes, in a process that `finetune-node` starts, and starts again after one that did not end well.
 
-  python -m kubeflow.node_process REQUEST ANSWER
+  python -m kubeflow.node_process SOCKET
 
-REQUEST is a file with the JSON of a `Request`; the JSON of an `Answer` is written to ANSWER, unless the process is killed.
+SOCKET is the number of an open socket on which it is sent a `Request` as a line of JSON, and answers each with an `Answer`.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -58,15 +60,13 @@ def run(request: Request) -> Answer:
     Args:
       request: what is to be run.
     """
-    from kubeflow import folders, outputs, parameters, tasks
+    from kubeflow import folders, outputs, tasks
     from pipeline import failures, node, place
-    from pipeline.pipeline import create_pipeline
 
     try:
-        config = parameters.with_values(request.config, request.task.get("inputs", {}).get("parameterValues", {}))
+        values = request.task.get("inputs", {}).get("parameterValues", {})
+        config, ir = _compiled(request.config, json.dumps(values, sort_keys=True), request.run)
         connection = folders.metadata_connection(request.metadata)
-        own = folders.folders(config)
-        ir = node.compile_for_run(create_pipeline(config, **own._asdict()), request.run)
     except (schema.ConfigError, ValueError) as error:
         return Answer(code=exit_codes.WILL_NOT, state=str(error))
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
@@ -93,13 +93,24 @@ def run(request: Request) -> Answer:
             state = node.launch(ir, request.node, connection, config.beam)
             if "outputs" in request.task:
                 outputs.write(request.node, request.task, connection, request.run)
-        if due or request.node not in {outputs.PUSHER, tasks.UP_TO_DATE}:
+        if due or request.node not in {tasks.PUSHER, tasks.UP_TO_DATE}:
             return Answer(code=exit_codes.DONE, state=state)
         return _last(request, config, connection, state)
     except Exception as error:  # whatever it is, it gets a reason and an exit code
         traceback.print_exc()
         message = str(error) if isinstance(error, node.NodeError) else f"{type(error).__name__}: {error}"
         return Answer(code=failures.exit_code(error), state=" ".join(message.split()))
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(text: str, values: str, run_id: str) -> tuple[Any, Any]:
+    """The configuration of a run and its pipeline in TFX's representation, once for all nodes of this process."""
+    from kubeflow import folders, parameters
+    from pipeline import node
+    from pipeline.pipeline import create_pipeline
+
+    config = parameters.with_values(text, json.loads(values))
+    return config, node.compile_for_run(create_pipeline(config, **folders.folders(config)._asdict()), run_id)
 
 
 def where_to_look(request: Request, config: schema.Config) -> str:
@@ -133,12 +144,12 @@ def _last(request: Request, config: Any, connection: Any, state: str) -> Answer:
 
 def _first_due(ir: Any, connection: Any, config: Any) -> str | None:
     """The first node that has work to do; None if the cache has all. Publishing is no work where it has been done."""
-    from kubeflow import outputs
+    from kubeflow import tasks
     from pipeline import node
 
     for one in ir.nodes:
         node_id = one.pipeline_node.node_info.id
-        if node.launch(ir, node_id, connection, config.beam, execute=node_id == outputs.PUSHER) == node.DUE:
+        if node.launch(ir, node_id, connection, config.beam, execute=node_id == tasks.PUSHER) == node.DUE:
             return node_id
     return None
 
@@ -156,24 +167,26 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main(request_file: str, answer_file: str) -> NoReturn:
-    """Run the request in a file, and end at once: Beam's threads may still be busy."""
+def main(descriptor: str) -> NoReturn:
+    """Run what is asked for until nothing more is or a node did not end well; then end at once, as Beam may be busy."""
     streams.prepare()
     interrupts.handle(_interrupt)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    request = Request.model_validate_json(Path(request_file).read_text(encoding="utf-8"))
-    try:
-        answer = run(request)
-    except KeyboardInterrupt:
-        answer = Answer(
-            code=exit_codes.MAY_PASS, state=f"{request.node} was interrupted; tried again, it goes on where it was"
-        )
-    unfinished = Path(f"{answer_file}.tmp")
-    unfinished.write_text(answer.model_dump_json(), encoding="utf-8")
-    unfinished.replace(answer_file)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(answer.code)
+    os.set_inheritable(int(descriptor), False)
+    with socket.socket(fileno=int(descriptor)) as line, line.makefile(encoding="utf-8") as requests:
+        for text in requests:
+            request = Request.model_validate_json(text)
+            try:
+                answer = run(request)
+            except KeyboardInterrupt:
+                state = f"{request.node} was interrupted; tried again, it goes on where it was"
+                answer = Answer(code=exit_codes.MAY_PASS, state=state)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            line.sendall(answer.model_dump_json().encode() + b"\n")
+            if answer.code:
+                os._exit(answer.code)
+    os._exit(0)
 
 
 if __name__ == "__main__":

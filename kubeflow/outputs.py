@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from components.model_evaluator import gate, samples
-from kubeflow.tasks import UP_TO_DATE
+from kubeflow.tasks import EVALUATOR, PUSHER, UP_TO_DATE
 from pipeline import outcome
 
-EVALUATOR, PUSHER = "Evaluator", "Pusher"
 YES, NO = "yes", "no"
 
 OUTPUTS: dict[str, dict[str, Any]] = {
@@ -38,12 +38,21 @@ Task = dict[str, Any]
 """What Kubeflow Pipelines says of a task: its ExecutorInput."""
 
 
+def of(nodes: Iterable[str]) -> dict[str, Any]:
+    """Return the outputs of the task of some nodes, each with its type.
+
+    Args:
+      nodes: their ids.
+    """
+    return {key: annotation for node_id in nodes for key, annotation in OUTPUTS.get(node_id, {}).items()}
+
+
 def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str) -> None:
     """Write a node's outputs where Kubeflow Pipelines looks for them.
 
     Args:
       node_id: of the node, which has ended well.
-      task: of the node.
+      task: that the node is in.
       connection: of the metadata store.
       run_id: of the run.
     """

@@ -1,4 +1,4 @@
-"""How a run fares, a line a task, from what the server says of it.
+"""How a run fares, a line a node, from what the server says of its tasks.
 
 The server lists Argo's nodes: each task twice, its driver likewise, the groups and the workflow itself, in no order; a task
 that will never run has an end and no state; an end that has not come is in 1970 or missing; a run that was cancelled has
@@ -8,9 +8,12 @@ failed, with a word of it in its history.
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from pipeline import journal
 
 WAITING, RUNNING, DONE, CACHED = "waiting", "running", "done", "cached"
 SKIPPED, FAILED, CANCELLED = "skipped", "failed", "cancelled"
@@ -23,11 +26,14 @@ _ALL = 10**9
 
 
 class TaskState(NamedTuple):
-    """How a task of a run fares: its node, one of the states above, and the seconds it took, or takes so far."""
+    """How a node of a run fares: one of the states above, and the seconds it took, or takes so far."""
 
     node: str
     state: str
     seconds: float | None
+    """None also of a node that shares its task with others, of which the server knows only all together."""
+    task: str = ""
+    """Key of its task."""
 
 
 def is_finished(run: Any) -> bool:
@@ -62,8 +68,8 @@ def newest_try(run: Any) -> datetime.datetime:
     return max(begun, default=run.created_at)
 
 
-def task_states(run: Any, nodes: dict[str, str], now: datetime.datetime) -> list[TaskState]:
-    """Return how each task of a run fares, in the order of the pipeline.
+def task_states(run: Any, nodes: dict[str, tuple[str, ...]], now: datetime.datetime) -> list[TaskState]:
+    """Return how each node of a run fares, in the order of the pipeline.
 
     Args:
       run: as kfp's client gives it.
@@ -73,10 +79,33 @@ def task_states(run: Any, nodes: dict[str, str], now: datetime.datetime) -> list
     details = (run.run_details.task_details if run.run_details else None) or []
     found = _by_key(details)
     over = run_state(run) if is_finished(run) else None
-    return [
-        TaskState(node, *_fares(found.get(key, []), found.get(f"{key}-driver", []), over, now))
-        for key, node in nodes.items()
-    ]
+    states = []
+    for key, together in nodes.items():
+        state, seconds = _fares(found.get(key, []), found.get(f"{key}-driver", []), over, now)
+        states += [TaskState(node, state, seconds if len(together) == 1 else None, key) for node in together]
+    return states
+
+
+def told_apart(states: Sequence[TaskState], records: Mapping[str, journal.NodeRecord]) -> list[TaskState]:
+    """Return how each node of a run fares, also of those that share a task.
+
+    Args:
+      states: as `task_states` returns them.
+      records: what ML Metadata says of nodes.
+    """
+    found = []
+    for _, group in itertools.groupby(states, key=lambda one: one.task):
+        left = list(group)
+        # A task that failed though its nodes did well did so at its end.
+        failed = left[0].state in {FAILED, CANCELLED}
+        while len(left) > failed and (record := records.get(left[0].node)) and record.state in {DONE, CACHED}:
+            one = left.pop(0)
+            found.append(one._replace(state=record.state, seconds=one.seconds or record.seconds))
+        # The task is at the first that has not ended.
+        found += left[:1]
+        behind = {RUNNING: WAITING, FAILED: SKIPPED, CANCELLED: SKIPPED}
+        found += [one._replace(state=behind.get(one.state, one.state)) for one in left[1:]]
+    return found
 
 
 def _by_key(details: list[Any]) -> dict[str, list[Any]]:
@@ -119,7 +148,7 @@ def _has_come(moment: datetime.datetime | None) -> bool:
     return moment is not None and moment.year > 1970
 
 
-def nodes_of(spec: dict[str, Any]) -> dict[str, str]:
+def nodes_of(spec: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return the nodes of a pipeline that `compiler.compile_pipeline` wrote, by the key of their task.
 
     Args:
@@ -131,14 +160,14 @@ def nodes_of(spec: dict[str, Any]) -> dict[str, str]:
     executors = spec["deploymentSpec"]["executors"]
     components = spec["components"]
 
-    def walk(dag: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    def walk(dag: dict[str, Any]) -> Iterable[tuple[str, tuple[str, ...]]]:
         for key in _in_order(dag["tasks"]):
             component = components[dag["tasks"][key]["componentRef"]["name"]]
             if "dag" in component:
                 yield from walk(component["dag"])
             else:
                 args = executors[component["executorLabel"]].get("container", {}).get("args", [])
-                yield key, args[args.index("--node") + 1] if "--node" in args else key
+                yield key, tuple(word for before, word in itertools.pairwise(args) if before == "--node") or (key,)
 
     return dict(walk(spec["root"]["dag"]))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from configs import schema
 
+EVALUATOR, PUSHER = "Evaluator", "Pusher"
 UP_TO_DATE = "UpToDate"
 """Not a node: the task that asks all nodes whether there is anything to do."""
 
@@ -16,7 +17,7 @@ GRACE_SECONDS = 300
 _LIGHT, _HEAVY = {"cpu": "250m", "memory": "2Gi"}, {"cpu": "1", "memory": "8Gi"}
 _RETRIES = {"retries": 2, "retry_seconds": 30, "cache": True}
 _LONGEST_BACKOFF = 3600
-COMPUTING = {"Trainer", "Tuner", "Evaluator"}
+COMPUTING = {"Trainer", "Tuner", EVALUATOR}
 """Nodes that gain from a GPU: they compute with TensorFlow's kernels."""
 
 _HEAVY_NODES = {"Trainer", "Tuner"}
@@ -39,6 +40,34 @@ def settings(config: schema.Config, node_id: str, on_beam: bool = False) -> sche
             given.pop("accelerator", None)
         found |= given
     return schema.Task.model_validate(found)
+
+
+def of_pod(config: schema.Config, nodes: Sequence[str], on_beam: Collection[str]) -> schema.Task:
+    """Return what the pod of some nodes gets: as much as the one of them that needs most, and time for all.
+
+    Args:
+      config: of the pipeline.
+      nodes: that run in it, one after the other; `UP_TO_DATE` runs alone.
+      on_beam: nodes whose work is Beam's.
+    """
+    if len(nodes) == 1:
+        return settings(config, nodes[0], on_beam=nodes[0] in on_beam)
+    heavy = any(node_id in on_beam or node_id in _HEAVY_NODES for node_id in nodes)
+    # None of them asks for anything of its own, and GPUs are for nodes that do.
+    common = config.model_copy(update={"kubeflow": config.kubeflow.model_copy(update={"nodes": {}})})
+    found = settings(common, UP_TO_DATE, on_beam=heavy)
+    seconds = found.timeout_seconds and found.timeout_seconds * len(nodes)
+    return found.model_copy(update={"timeout_seconds": seconds})
+
+
+def sees_gpus(config: schema.Config, nodes: Iterable[str]) -> bool:
+    """Return whether the process of some nodes sees GPUs: where containers share a machine's, all do that aren't kept off.
+
+    Args:
+      config: of the pipeline.
+      nodes: that run in it.
+    """
+    return any(settings(config, node_id).accelerator is not None or node_id in COMPUTING for node_id in nodes)
 
 
 def pauses(task: schema.Task) -> Iterator[float]:

@@ -6,6 +6,7 @@ One context a node and one a run, each written by one process; artifacts and log
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import ml_metadata as mlmd
@@ -37,6 +38,8 @@ class NodeRecord(pydantic.BaseModel):
 
     state: str
     """As `node.launch` says it, or `failed`."""
+    seconds: float | None = None
+    """Of the attempt that ended well."""
     failures: list[Attempt] = []
 
 
@@ -47,7 +50,14 @@ class RunRecord(pydantic.BaseModel):
     ending: Ending
 
 
-def note_node(connection: Connection, run_id: str, node_id: str, state: str, failures: list[Attempt]) -> None:
+def note_node(
+    connection: Connection,
+    run_id: str,
+    node_id: str,
+    state: str,
+    failures: Sequence[Attempt] = (),
+    seconds: float | None = None,
+) -> None:
     """Write down how a node ended, after the failures of earlier pods.
 
     Args:
@@ -56,10 +66,12 @@ def note_node(connection: Connection, run_id: str, node_id: str, state: str, fai
       node_id: of the node.
       state: `done`, `cached` or `failed`.
       failures: its attempts that did not end well.
+      seconds: of the one that did.
     """
     store, name = mlmd.MetadataStore(connection), _node_name(run_id, node_id)
     before = _read(store, _NODE_TYPE, name, NodeRecord)
-    _write(store, _NODE_TYPE, name, NodeRecord(state=state, failures=[*(before.failures if before else []), *failures]))
+    failed = [*(before.failures if before else []), *failures]
+    _write(store, _NODE_TYPE, name, NodeRecord(state=state, seconds=seconds, failures=failed))
 
 
 def note_end(connection: Connection, ending: Ending, begun: datetime.datetime) -> bool:

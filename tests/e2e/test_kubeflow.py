@@ -20,6 +20,7 @@ from tests import web
 from tests.e2e.conftest import CONFIG, Project, finetune
 from tests.kubeflow import database, harness
 
+ALL = "ImageExampleGen to Pusher"
 WORSE = {"training_batch_size": 256, "training_phases_0_epochs": 1, "training_phases_1_epochs": 0}
 
 
@@ -43,13 +44,7 @@ def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="module")
-def runs(
-    project: Project,
-    url: str,
-    told: tuple[str, list[dict[str, Any]]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> harness.Harness:
-    """The project's pipeline, compiled by the command."""
+def config_file(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kubeflow")
     config = yaml.safe_load(CONFIG) | {
         "data": {"source": str(project.root / "digits"), "splits": {"train": 6, "eval": 1, "test": 3}},
@@ -60,27 +55,37 @@ def runs(
         },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    output = folder / "pipeline.yaml"
-    done = finetune(
-        *(
-            "kubeflow",
-            "compile",
-            "--config",
-            str(folder / "config.yaml"),
-            "--image",
-            "finetune:test",
-            "--output",
-            str(output),
-        )
-    )
+    return folder / "config.yaml"
+
+
+def compiled(config_file: Path, tasks: str, count: int, environment: dict[str, str]) -> harness.Harness:
+    """The project's pipeline, compiled by the command."""
+    output = config_file.with_name(f"{tasks}.yaml")
+    words = ["--config", str(config_file), "--image", "finetune:test", "--output", str(output)]
+    done = finetune("kubeflow", "compile", *words, "--set", f"kubeflow.tasks={tasks}")
     assert done.code == 0, done.err
-    assert "13 tasks" in done.out
-    environment = {
+    assert f"{count} tasks" in done.out
+    return harness.Harness(output, config_file.with_name("kfp"), environment)
+
+
+@pytest.fixture(scope="module")
+def environment(url: str, told: tuple[str, list[dict[str, Any]]]) -> dict[str, str]:
+    return {
         "FINETUNE_METADATA_URL": url,
         "FINETUNE_CACHE_DIR": str(weights.cache_folder()),
         "FINETUNE_NOTIFY_URL": told[0],
     }
-    return harness.Harness(output, folder / "kfp", environment)
+
+
+@pytest.fixture(scope="module")
+def runs(config_file: Path, environment: dict[str, str]) -> harness.Harness:
+    return compiled(config_file, "grouped", 2, environment)
+
+
+@pytest.fixture(scope="module")
+def separate(config_file: Path, environment: dict[str, str]) -> harness.Harness:
+    """The same pipeline with a pod for each node."""
+    return compiled(config_file, "one_per_node", 13, environment)
 
 
 def volume(runs: harness.Harness) -> Path:
@@ -91,7 +96,7 @@ def volume(runs: harness.Harness) -> Path:
 
 def published(run: dict[str, harness.Ended]) -> int:
     """The number of the version that a run published."""
-    return int(Path(run["Pusher"].parameters["model_uri"]).name)
+    return int(Path(run[ALL].parameters["model_uri"]).name)
 
 
 def end_of(url: str, run_id: str) -> Ending:
@@ -102,28 +107,34 @@ def end_of(url: str, run_id: str) -> Ending:
 
 
 @pytest.fixture(scope="module")
-def first(runs: harness.Harness) -> dict[str, harness.Ended]:
-    """The first run; one of its pods is lost, and the process of another is killed."""
-    return runs.run(
-        "run-1",
-        lose_pod={"StatisticsGen": "Going to run a new execution"},
-        kill_process={"Trainer": "finetune: frozen"},
-    )
+def first(runs: harness.Harness, separate: harness.Harness) -> dict[str, harness.Ended]:
+    """The first run; its pod is lost, and in the next one the process is killed in each node."""
+    at = {node: f'id: "{node}"' for node in separate.tasks} | {"Trainer": "finetune: frozen"}
+    return runs.run("run-1", lose_pod={ALL: "finetune: StatisticsGen done"}, kill_process={ALL: list(at.values())[2:]})
 
 
-def test_a_run_with_killed_tasks_ends_with_a_published_model(runs: harness.Harness, first: dict[str, harness.Ended]) -> None:
+def test_a_run_with_killed_tasks_ends_with_a_published_model(
+    runs: harness.Harness, separate: harness.Harness, first: dict[str, harness.Ended]
+) -> None:
     assert {name: one.err[-2000:] for name, one in first.items() if one.code} == {}
-    assert first.keys() == {"UpToDate", *runs.tasks}
+    assert first.keys() == {"UpToDate", ALL} == {"UpToDate", *runs.tasks}
     assert "UpToDate no: ImageExampleGen has work to do" in first["UpToDate"].last_line
-    tried = first["Trainer"].err.partition("this may pass, tried again in 1 s")
-    assert "Trainer failed: its process was killed (SIGKILL): out of memory" in tried[0]
-    assert "training goes on where it was interrupted" in tried[2]
-    assert "head epoch 1/3" not in tried[2]
+    said = [line.removeprefix("finetune: ") for line in first[ALL].err.splitlines() if line.startswith("finetune: ")]
+    # What was done before the pod was lost is not done again, nor what was before each kill.
+    nodes = list(separate.tasks)
+    assert [line.partition(",")[0] for line in said if " done, in " in line or " cached, in " in line] == [
+        f"{node} done" for node in nodes
+    ]
+    for node in nodes[2:]:
+        killed = f"attempt 1: {node} failed: its process was killed (SIGKILL): out of memory"
+        assert sum(line.startswith(killed) and line.endswith("this may pass, tried again in 1 s") for line in said) == 1
+    after = first[ALL].err.partition("attempt 1: Trainer failed")[2]
+    assert "training goes on where it was interrupted" in after
+    assert "head epoch 1/3" not in after
     store = versions.Versions(str(volume(runs) / "serving"))
-    assert first["Pusher"].parameters == {"model_uri": store.path(published(first))}
+    assert first[ALL].parameters == {"model_uri": store.path(published(first)), "blessing": "blessed"}
     assert store.numbers() == [store.live] == [published(first)]
-    evaluator = first["Evaluator"]
-    assert evaluator.parameters == {"blessing": "blessed"}
+    evaluator = first[ALL]
     metrics = evaluator.artifacts["metrics"]["metadata"]
     assert metrics["accuracy"] >= 0.6
     matrix = evaluator.artifacts["confusion"]["metadata"]["confusionMatrix"]
@@ -144,9 +155,10 @@ def test_what_a_run_says_of_itself_outlives_it(
     assert trainer is not None
     assert trainer.state == "done"
     assert [(one.code, "SIGKILL" in one.reason) for one in trainer.failures] == [(1, True)]
+    assert trainer.seconds
     ended = end_of(url, "run-1")
     assert (ended.verdict, ended.version) == (Verdict.PUBLISHED, published(first))
-    assert ended.accuracy == first["Evaluator"].artifacts["metrics"]["metadata"]["accuracy"]
+    assert ended.accuracy == first[ALL].artifacts["metrics"]["metadata"]["accuracy"]
     assert ended.accuracy_interval is not None
     assert ended.accuracy_interval[0] < ended.accuracy < ended.accuracy_interval[1]
     # The first post got no good answer, the second did.
@@ -164,12 +176,12 @@ def test_no_secret_is_in_what_containers_say(first: dict[str, harness.Ended], ur
 
 
 def test_two_runs_at_once_one_has_nothing_to_do_and_one_is_refused_by_the_baseline(
-    runs: harness.Harness, first: dict[str, harness.Ended], url: str
+    runs: harness.Harness, separate: harness.Harness, first: dict[str, harness.Ended], url: str
 ) -> None:
     refusing = WORSE | {"evaluation_min_accuracy": 0.0, "evaluation_fail_when_refused": True}
     with futures.ThreadPoolExecutor() as pool:
         same = pool.submit(runs.run, "run-2", parallel=1)
-        worse = pool.submit(runs.run, "run-3", parallel=1, **refusing)
+        worse = pool.submit(separate.run, "run-3", parallel=1, **refusing)
     (check,) = same.result().values()
     assert check.code == 0, check.err
     assert check.last_line.startswith("finetune: UpToDate yes, in ")

@@ -3,7 +3,8 @@
 It fills in what the server's driver and launcher fill in, where they do it, and nothing else:
 - the driver (backend/src/v2/driver/resolve.go) replaces a placeholder of the job where it is a whole constant of an input;
 - the launcher (backend/src/v2/component/launcher_v2.go) replaces `{{$}}` and those of inputs in command and arguments;
-- what is left is an argument as it stands; here that is an error, as nobody can have meant it.
+- what is left is an argument as it stands; here that is an error, as nobody can have meant it;
+- of a container that failed it takes no outputs.
 Every number is a double. A container that fails is not tried again (`retryPolicy: OnError`); one whose pod is lost is.
 Outputs are read as the launcher reads them: strict JSON, and every parameter that was declared must be there.
 
@@ -16,7 +17,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ class Harness:
         self,
         run_id: str,
         lose_pod: Mapping[str, str] | None = None,
-        kill_process: Mapping[str, str] | None = None,
+        kill_process: Mapping[str, Sequence[str]] | None = None,
         parallel: int = 2,
         **parameters: Any,
     ) -> dict[str, Ended]:
@@ -121,7 +122,7 @@ class Harness:
         Args:
           run_id: what Kubeflow Pipelines would call it.
           lose_pod: by task, the line at whose sight its first pod is lost; another takes its place.
-          kill_process: by task, the line at whose sight the process of its node is killed, once; its pod stays.
+          kill_process: by task, lines at whose sight the process of its nodes is killed, one after the other; its pod stays.
           parallel: tasks at once.
           parameters: of the run.
         """
@@ -139,7 +140,7 @@ class Harness:
                         del pending[name]
                     elif all(upstream in ended for upstream in needed):
                         del pending[name]
-                        lines = (lose_pod or {}).get(name), (kill_process or {}).get(name)
+                        lines = (lose_pod or {}).get(name), (kill_process or {}).get(name, ())
                         running[pool.submit(self._run_task, self.tasks[name], run_id, parameters, *lines)] = name
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for future in done:
@@ -162,7 +163,7 @@ class Harness:
         run_id: str,
         parameters: Mapping[str, Any],
         lose_at: str | None = None,
-        kill_at: str | None = None,
+        kill_at: Sequence[str] = (),
     ) -> Ended:
         task = self._executor_input(spec, run_id, parameters)
         executor = self.spec["components"][spec["componentRef"]["name"]]["executorLabel"]
@@ -170,7 +171,7 @@ class Harness:
         command = [launched(word, task) for word in [*container["command"], *container["args"]]]
         if lose_at is not None:
             assert spec["retryPolicy"]["maxRetryCount"] > 0, "a lost pod would end the run"
-            lost = self._tried(command, lose_at, in_pod=True)
+            lost = self._tried(command, [lose_at], in_pod=True)
             assert lost.returncode == -signal.SIGKILL, lost.stderr
         done = self._tried(command, kill_at, in_pod=False)
         outputs = task["outputs"]
@@ -178,30 +179,32 @@ class Harness:
         said = Path(outputs["outputFile"])
         if done.returncode == 0:
             assert all(path.exists() for path in written.values()), f"an output parameter is missing: {written}"
+        else:
+            return Ended(done.returncode, done.stderr, {}, {})
         return Ended(
             done.returncode,
             done.stderr,
-            {key: path.read_text() for key, path in written.items() if path.exists()},
+            {key: path.read_text() for key, path in written.items()},
             {key: one["artifacts"][0] for key, one in strict_json(said.read_text())["artifacts"].items()}
             if said.exists()
             else {},
         )
 
-    def _tried(self, command: list[str], fatal: str | None, in_pod: bool) -> subprocess.CompletedProcess[str]:
-        """Run a container; at the sight of a line lose its pod, or kill the process that the command started, once."""
-        lines = []
+    def _tried(self, command: list[str], fatal: Sequence[str], in_pod: bool) -> subprocess.CompletedProcess[str]:
+        """Run a container; at the sight of a line lose its pod, or at each kill the process that the command started."""
+        lines, left = [], list(fatal)
         with subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 lines.append(line)
-                if fatal is not None and fatal in line:
-                    fatal = None
+                if left and left[0] in line:
+                    left.pop(0)
                     if in_pod:
                         process.kill()
                     else:
                         (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
                         os.kill(int(child), signal.SIGKILL)
-        assert fatal is None, f"{fatal!r} was never said: {''.join(lines)[-2000:]}"
+        assert not left, f"{left} was never said: {''.join(lines)[-2000:]}"
         return subprocess.CompletedProcess(command, process.returncode, stderr="".join(lines))
 
     def _executor_input(self, spec: Mapping[str, Any], run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,11 @@ def request(how: str, node: str = "Trainer") -> Request:
     return Request(node=node, run="17", config=how, task={}, uncached=[], metadata=None)
 
 
+def attempt(asked: Request, seconds: float | None = None) -> Answer:
+    with attempts.Attempts(attempts.Interrupted()) as tries:
+        return tries.attempt(asked, seconds)
+
+
 def alive(process: int) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, 0)
@@ -53,16 +58,16 @@ def alive(process: int) -> bool:
     ],
 )
 def test_however_a_process_ends_there_is_an_answer(how: str, code: int, said: str) -> None:
-    answer = attempts.attempt(request(how), None, attempts.Interrupted())
+    answer = attempt(request(how))
     assert answer.code == code
     assert answer.state.startswith(said)
 
 
 @pytest.mark.parametrize("node", ["Trainer", "Stubborn"])
 def test_a_process_that_takes_too_long_is_ended(node: str, tmp_path: Path) -> None:
-    answer = attempts.attempt(request(f"sleep {tmp_path}/pid", node), 2.0, attempts.Interrupted())
+    answer = attempt(request(f"sleep {tmp_path}/pid", node), 6.0)
     assert answer.code == 1
-    assert answer.state == f"{node} failed: it was ended after 2 s, all that its timeout_seconds left"
+    assert answer.state == f"{node} failed: it was ended after 6 s, all that its timeout_seconds left"
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
@@ -72,7 +77,7 @@ def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
         "from kubeflow import attempts, node_process;"
         "attempts._PROCESS = 'tests.kubeflow.unruly';"
         f"request = node_process.Request(node='N', run='1', config='sleep {pid}', task={{}}, uncached=[], metadata=None);"
-        "attempts.attempt(request, None, attempts.Interrupted())"
+        "attempts.Attempts(attempts.Interrupted()).attempt(request, None)"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         while not pid.exists() or not pid.read_text():
@@ -92,18 +97,20 @@ def supervised(
     """Let attempts end with these exit codes; return the last, the reasons that were written down, and the pauses."""
     left, pauses = list(answers), []
 
-    def attempt(asked: Request, seconds: float | None, interrupted: attempts.Interrupted, gpus: bool) -> Answer:
+    interrupted = attempts.Interrupted()
+
+    def attempt(self: attempts.Attempts, asked: Request, seconds: float | None) -> Answer:
         code = left.pop(0)
         if code == -1:
             interrupted(signal.SIGTERM, None)
         return Answer(code=abs(code), state=f"{len(answers) - len(left)}")
 
-    monkeypatch.setattr(attempts, "attempt", attempt)
+    monkeypatch.setattr(attempts.Attempts, "attempt", attempt)
     monkeypatch.setattr(attempts.Interrupted, "sleep", lambda self, seconds: pauses.append(seconds))
     written: list[str] = []
     monkeypatch.setattr(node_entrypoint, "_note_failure", lambda asked, answer, seconds: written.append(answer.state))
     task = schema.Task.model_validate(settings)
-    answer = node_entrypoint._supervise(request("-"), task, attempts.Interrupted())
+    answer = node_entrypoint._supervise(request("-"), task, attempts.Attempts(interrupted), interrupted)
     assert not left
     return answer.code, written, pauses
 
@@ -133,7 +140,7 @@ def test_who_ends_a_container_signals_all_its_processes_and_the_node_s_gets_one_
         "interrupted = attempts.Interrupted(); signal.signal(signal.SIGTERM, interrupted);"
         f"request = node_process.Request(node='Counting', run='1', config='count {tmp_path}/count', task={{}}, uncached=[],"
         " metadata=None);"
-        "attempts.attempt(request, None, interrupted)"
+        "attempts.Attempts(interrupted).attempt(request, None)"
     )
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as parent:
         while not (tmp_path / "count").exists():
@@ -144,7 +151,8 @@ def test_who_ends_a_container_signals_all_its_processes_and_the_node_s_gets_one_
 
 
 def test_what_a_process_leaves_behind_goes_with_it(tmp_path: Path) -> None:
-    attempts.attempt(request(f"orphan {tmp_path}/pid"), None, attempts.Interrupted())
+    answer = attempt(request(f"orphan {tmp_path}/pid"))
+    assert answer.state == "Trainer failed: its process ended with code 0 without a word"
     deadline = time.monotonic() + 10
     orphan = int((tmp_path / "pid").read_text())
     while alive(orphan) and time.monotonic() < deadline:
@@ -162,7 +170,8 @@ def test_sigterm_reaches_the_process_of_the_node(tmp_path: Path) -> None:
         interrupted(signal.SIGTERM, None)
 
     threading.Thread(target=terminate).start()
-    answer = attempts.attempt(request(f"sleep {pid}"), None, interrupted)
+    with attempts.Attempts(interrupted) as tries:
+        answer = tries.attempt(request(f"sleep {pid}"), None)
     assert answer.state == "Trainer failed: its process was ended by SIGTERM"
     assert interrupted
 
@@ -226,5 +235,30 @@ def test_only_what_gains_from_gpus_sees_them(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     config = schema.Config(kubeflow=schema.Kubeflow(nodes={node: schema.Task(**settings)}))
-    answer = node_entrypoint._supervise(request("gpus", node), tasks.settings(config, node), attempts.Interrupted())
-    assert answer.state == f"sees {seen}"
+    with attempts.Attempts(attempts.Interrupted(), tasks.sees_gpus(config, [node])) as tries:
+        assert tries.attempt(request("gpus", node), None).state == f"sees {seen}"
+
+
+def test_gpus_are_seen_by_all_in_a_pod_with_one_that_gains_from_them() -> None:
+    assert tasks.sees_gpus(schema.Config(), ["Transform", "Trainer"])
+    assert not tasks.sees_gpus(schema.Config(), ["ImageExampleGen", "Transform"])
+
+
+def test_nodes_share_a_process_until_one_does_not_end_well() -> None:
+    with attempts.Attempts(attempts.Interrupted()) as tries:
+        first, second = (tries.attempt(request("who", node), None).state.split() for node in ("Transform", "Trainer"))
+        assert (first[0], first[1], second[1]) == (second[0], "0", "1")
+        assert tries.attempt(request("answer 1 no", "Evaluator"), None).code == 1
+        third = tries.attempt(request("who", "Evaluator"), None).state.split()
+        assert (third[0] != first[0], third[1]) == (True, "0")
+        killed = tries.attempt(request("signal SIGKILL", "Pusher"), None)
+        assert killed.state.startswith("Pusher failed: its process was killed (SIGKILL)")
+    assert not alive(int(first[0]))
+    assert not alive(int(third[0]))
+
+
+def test_the_process_of_nodes_that_ended_well_ends_with_them() -> None:
+    with attempts.Attempts(attempts.Interrupted()) as tries:
+        pid = int(tries.attempt(request("who"), None).state.split()[0])
+        assert alive(pid)
+    assert not alive(pid)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import kfp
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
-from cli import main
-from kubeflow import client, folders, follow, schedules
+from cli import main, watching
+from kubeflow import client, folders, follow, schedules, status
 from pipeline import journal
 from pipeline.ending import Ending, Verdict
 from tests import web
@@ -40,6 +41,13 @@ def host(server: api.Server) -> Iterator[str]:
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
     path = tmp_path / "pipeline.yaml"
+    path.write_text((GOLDEN / "one_per_node.yaml").read_text())
+    return path
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Path:
+    path = tmp_path / "grouped.yaml"
     path.write_text((GOLDEN / "images.yaml").read_text())
     return path
 
@@ -60,7 +68,7 @@ def test_a_pipeline_is_uploaded_once_and_again_only_when_it_changed(server: api.
     for number in range(5):  # more than a page of versions
         pipeline.write_text(f"{pipeline.read_text()}# {number}\n")
         assert pipelines.upload(pipeline)[2]
-    pipeline.write_text((GOLDEN / "images.yaml").read_text())
+    pipeline.write_text((GOLDEN / "one_per_node.yaml").read_text())
     assert pipelines.upload(pipeline) == (*first[:2], False)
     assert len(server.pipelines) == 1
 
@@ -400,6 +408,65 @@ def test_status_says_in_the_node_s_words_why_it_failed(
         "reason         Trainer failed: the loss is no longer finite",
         "version        not published",
     ]
+
+
+GROUP = "imageexamplegentopusher"
+
+
+def test_status_lists_nodes_also_where_they_share_a_pod(
+    server: api.Server, host: str, grouped: Path, tmp_path: Path
+) -> None:
+    server.progress, server.final = [{"uptodate": "SUCCEEDED", GROUP: "FAILED"}], "FAILED"
+    run_id = submitted(host, grouped)
+    url = f"sqlite:///{tmp_path}/metadata.db"
+    store = folders.metadata_connection(url)
+    now = datetime.datetime(2027, 1, 1, 3, 4, 5, tzinfo=datetime.UTC)
+    for node, state, seconds in (("ImageExampleGen", "cached", 0.4), ("StatisticsGen", "done", 12.0)):
+        journal.note_node(store, run_id, node, state, seconds=seconds)
+    full = journal.Attempt(ended=now, seconds=60.0, code=1, reason="AcceptedData failed: no space left on device")
+    journal.note_node(store, run_id, "AcceptedData", "failed", [full])
+    shown = kubeflow(host, "status", run_id, "--metadata", url)
+    assert shown.exit_code == 1
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert lines[:5] == [
+        ["UpToDate", "done", "7", "s"],
+        ["ImageExampleGen", "cached", "0", "s"],
+        ["StatisticsGen", "done", "12", "s"],
+        ["AcceptedData", "failed"],
+        ["SchemaGen", "skipped"],
+    ]
+    assert "AcceptedData, attempt 1, 03:04:05 UTC, after 60 s: AcceptedData failed: no space left" in shown.stderr
+    assert len(lines) == 14
+    unreachable = kubeflow(host, "status", run_id)
+    assert "there is no kubectl here to reach ML Metadata with" in unreachable.stderr
+    assert ["Pusher", "failed"] in [line.split() for line in unreachable.stdout.splitlines()]
+
+
+def test_nodes_that_share_a_pod_are_followed_one_by_one(
+    server: api.Server, host: str, grouped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.progress = [{"uptodate": "SUCCEEDED", GROUP: "RUNNING"}] * 3 + [{"uptodate": "SUCCEEDED", GROUP: "SUCCEEDED"}]
+    run_id = submitted(host, grouped)
+    url = f"sqlite:///{tmp_path}/metadata.db"
+    store = folders.metadata_connection(url)
+    ended = iter(status.nodes_of(yaml.safe_load(grouped.read_text().partition("\n---")[0]))[GROUP])
+    show, seen = watching._Table.show, []
+
+    def shown(table: watching._Table, states: list[status.TaskState]) -> None:
+        seen.append({one.node: one.state for one in states})
+        journal.note_node(store, run_id, next(ended), "done", seconds=1.0)
+        show(table, states)
+
+    monkeypatch.setattr(watching._Table, "show", shown)
+    done = kubeflow(host, "status", run_id, "--follow", "--metadata", url)
+    assert done.exit_code == 0, done.output
+    first = ["ImageExampleGen", "StatisticsGen", "AcceptedData", "SchemaGen"]
+    assert [[look[node] for node in first] for look in seen[:3]] == [
+        ["running", "waiting", "waiting", "waiting"],
+        ["done", "running", "waiting", "waiting"],
+        ["done", "done", "running", "waiting"],
+    ]
+    assert set(seen[-1].values()) == {"done"}
 
 
 def test_status_ends_with_verdict_and_version_as_a_local_run_does(

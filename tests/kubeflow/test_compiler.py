@@ -1,5 +1,6 @@
 """What the compiler writes, against golden files: `python -m tests.kubeflow.test_compiler` writes them anew."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from kfp import components
 
 from cli import main
 from configs import reading, schema
-from kubeflow import compiler, parameters
+from kubeflow import compiler, groups, parameters, tasks
 from pipeline.pipeline import create_pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,6 +31,7 @@ kubeflow:
 """
 CONFIGS = {
     "images": "data: {source: /mnt/finetune/pictures}",
+    "one_per_node": "data: {source: /mnt/finetune/pictures}\nkubeflow: {tasks: one_per_node}",
     "digits": "data: {source: /mnt/finetune/digits}",
     "nightly": NIGHTLY,
 }
@@ -55,15 +57,105 @@ def test_the_pipeline_is_as_reviewed(name: str, tmp_path: Path) -> None:
 
 
 def executors(name: str) -> tuple[dict, dict]:
-    """Containers and Kubernetes' side of a golden pipeline, by node."""
+    """Containers and Kubernetes' side of a golden pipeline, by each node in them."""
     spec, platform = yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text())
     containers = spec["deploymentSpec"]["executors"]
     sides = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    by_node = {one["container"]["args"][1]: key for key, one in containers.items()}
+    by_node = {node: key for key, one in containers.items() for node in nodes_of(one["container"])}
     return (
         {node: containers[key]["container"] for node, key in by_node.items()},
         {node: sides[key] for node, key in by_node.items()},
     )
+
+
+def nodes_of(container: dict) -> list[str]:
+    return [word for before, word in itertools.pairwise(container["args"]) if before == "--node"]
+
+
+def grouped(*settings: str, nodes: str = "ABCDE") -> list[str]:
+    config = reading.load(None, settings)
+    return ["".join(group.nodes) for group in groups.groups(config, nodes)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], ["ABCDE"]),
+        (["kubeflow.nodes={C: {memory: 9Gi}}"], ["AB", "C", "DE"]),
+        (["kubeflow.nodes={A: {timeout_seconds: 9}, B: {retries: 0}, E: {cpu: '2'}}"], ["A", "B", "CD", "E"]),
+        (["kubeflow.nodes={C: {node_selector: {pool: gpu}}}"], ["AB", "C", "DE"]),
+        # The cache is by node in any case, and what all get divides nobody.
+        (["kubeflow.nodes={C: {cache: false}}"], ["ABCDE"]),
+        (["kubeflow.default={memory: 9Gi, timeout_seconds: 60, tolerations: [{key: x}]}"], ["ABCDE"]),
+        (["kubeflow.tasks=one_per_node"], ["A", "B", "C", "D", "E"]),
+    ],
+)
+def test_nodes_without_needs_of_their_own_share_a_pod(settings: list[str], expected: list[str]) -> None:
+    assert grouped(*settings) == expected
+
+
+def test_an_accelerator_for_all_is_for_the_pods_of_what_computes_alone() -> None:
+    nodes = ["Transform", "Tuner", "Trainer", "Resolver", "Evaluator", "ServingCheck", "Pusher"]
+    config = reading.parse("kubeflow: {default: {accelerator: nvidia.com/gpu}}", "test", {})
+    found = groups.groups(config, nodes)
+    expected = [("Transform",), ("Tuner",), ("Trainer",), ("Resolver",), ("Evaluator",), ("ServingCheck", "Pusher")]
+    assert [group.nodes for group in found] == expected
+
+
+def test_where_a_refusal_fails_a_run_the_pod_with_the_gate_s_table_ends_well() -> None:
+    nodes = ["Trainer", "Evaluator", "ServingCheck", "Pusher"]
+    config = reading.load(None, ["evaluation.fail_when_refused=true"])
+    assert [group.nodes for group in groups.groups(config, nodes)] == [tuple(nodes[:3]), ("Pusher",)]
+
+
+def test_a_pod_for_all_has_what_the_greediest_needs_and_time_for_all() -> None:
+    config = reading.parse("", "test", {"kubeflow.default": {"timeout_seconds": 100, "retries": 1}})
+    light = tasks.of_pod(config, ["SchemaGen", "DataGate"], {"StatisticsGen"})
+    heavy = tasks.of_pod(config, ["SchemaGen", "StatisticsGen", "DataGate"], {"StatisticsGen"})
+    assert (light.memory, light.timeout_seconds, light.retries) == ("2Gi", 200, 1)
+    assert (heavy.memory, heavy.timeout_seconds) == ("8Gi", 300)
+    assert tasks.settings(config, "DataGate").timeout_seconds == 100  # in the pod
+
+
+def test_a_pipeline_without_needs_is_two_pods_with_the_outputs_of_all_nodes() -> None:
+    spec, _ = yaml.safe_load_all((GOLDEN / "images.yaml").read_text())
+    separate, _ = yaml.safe_load_all((GOLDEN / "one_per_node.yaml").read_text())
+    found = [nodes_of(one["container"]) for one in spec["deploymentSpec"]["executors"].values()]
+    every = [nodes_of(one["container"]) for one in separate["deploymentSpec"]["executors"].values()]
+    assert len(found) == 2
+    assert sorted(found[0] + found[1]) == sorted(node for (node,) in every)
+
+    def outputs_of(given: dict) -> set[str]:
+        declared = (one.get("outputDefinitions", {}) for one in given["components"].values())
+        return {key for one in declared for kind in ("parameters", "artifacts") for key in one.get(kind, {})}
+
+    assert (
+        outputs_of(spec) == outputs_of(separate) == {"up_to_date", "metrics", "confusion", "gate", "blessing", "model_uri"}
+    )
+
+
+@pytest.mark.parametrize("name", ["images", "nightly", "digits"])
+def test_nodes_run_after_those_that_they_need(name: str) -> None:
+    needs = {"UpToDate": set()}
+    separate, _ = yaml.safe_load_all((GOLDEN / "one_per_node.yaml").read_text())
+    for task in separate["components"]["comp-condition-1"]["dag"]["tasks"].values():
+        node = task["taskInfo"]["name"]
+        needs[node] = set(task.get("dependentTasks", []))
+    spec, _ = yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text())
+    dag = spec["components"]["comp-condition-1"]["dag"]["tasks"]
+    executors_ = spec["deploymentSpec"]["executors"]
+
+    def nodes(key: str) -> list[str]:
+        return nodes_of(executors_[spec["components"][dag[key]["componentRef"]["name"]]["executorLabel"]]["container"])
+
+    def before(key: str) -> set[str]:
+        return {one for other in dag[key].get("dependentTasks", []) for one in {*nodes(other), *before(other)}}
+
+    for key in dag:
+        done = {node.lower() for node in before(key)}
+        for node in nodes(key):
+            assert needs.get(node, set()) <= done, node
+            done.add(node.lower())
 
 
 def test_only_what_computes_gets_the_gpu_and_what_a_node_is_given_is_its_own() -> None:
@@ -71,7 +163,8 @@ def test_only_what_computes_gets_the_gpu_and_what_a_node_is_given_is_its_own() -
     gpus = {node: one["resources"]["accelerator"] for node, one in containers.items() if "accelerator" in one["resources"]}
     assert {node: gpu["resourceCount"] for node, gpu in gpus.items()} == {"Evaluator": "1", "Trainer": "2", "Tuner": "1"}
     assert {gpu["resourceType"] for gpu in gpus.values()} == {"nvidia.com/gpu"}
-    assert {node for node, one in containers.items() if "--no-cache" in one["args"]} == {"Trainer", "UpToDate"}
+    uncached = {node for node, one in containers.items() if "--no-cache" in one["args"]}
+    assert uncached == {"Trainer", "UpToDate"}
     assert containers["Trainer"]["resources"]["resourceMemoryLimit"] == "32Gi"
     assert sides["Trainer"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
     assert sides["Trainer"]["tolerations"][0]["effect"] == "NoSchedule"
@@ -117,7 +210,7 @@ def test_the_validator_in_a_pod_is_told_its_namespace(tmp_path: Path) -> None:
     _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
     sides = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     told = {name: side["fieldPathAsEnv"] for name, side in sides.items() if "fieldPathAsEnv" in side}
-    assert told == {"exec-infravalidator": [{"fieldPath": "metadata.namespace", "name": "KFP_NAMESPACE"}]}
+    assert told == {"exec-imageexamplegentopusher": [{"fieldPath": "metadata.namespace", "name": "KFP_NAMESPACE"}]}
 
 
 def test_parameters_have_types_defaults_and_meanings() -> None:

@@ -8,6 +8,7 @@ import kfp_server_api
 import pytest
 
 from kubeflow import status
+from pipeline import journal
 from tests.kubeflow.api import ANSWERS
 
 NODES = [
@@ -47,7 +48,7 @@ def states(name: str) -> dict[str, tuple[str, float | None]]:
 
 
 def test_nodes_stand_in_the_pipeline_s_order() -> None:
-    assert list(status.nodes_of(spec()).values()) == NODES
+    assert list(status.nodes_of(spec()).values()) == [(node,) for node in NODES]
 
 
 def test_a_run_that_did_well_is_a_line_a_task_with_its_driver_s_time() -> None:
@@ -141,7 +142,7 @@ def detail(name: str, state: str | None) -> Any:
 def test_of_several_attempts_the_one_that_counts_is_shown(details: dict[str, str], state: str) -> None:
     listed = [detail(name, said) for name, said in details.items()]
     run = kfp_server_api.V2beta1Run(state="RUNNING", run_details=kfp_server_api.V2beta1RunDetails(task_details=listed))
-    (found,) = status.task_states(run, {"trainer": "Trainer"}, NOW)
+    (found,) = status.task_states(run, {"trainer": ("Trainer",)}, NOW)
     assert found.state == state
 
 
@@ -151,3 +152,39 @@ def test_a_run_that_was_gone_on_with_began_anew() -> None:
         for minute, state in enumerate([None, "PENDING", "RUNNING", "FAILED", "RUNNING", "FAILED"])
     ]
     assert status.newest_try(kfp_server_api.V2beta1Run(state_history=history)) == NOW + datetime.timedelta(minutes=4)
+
+
+def of_group(state: str, **records: str) -> dict[str, tuple[str, float | None]]:
+    states = [status.TaskState("UpToDate", "done", 3.0, "uptodate")]
+    states += [status.TaskState(node, state, None, "group") for node in "ABC"]
+    told = {node: journal.NodeRecord(state=record, seconds=5.0) for node, record in records.items()}
+    return {one.node: (one.state, one.seconds) for one in status.told_apart(states, told)}
+
+
+@pytest.mark.parametrize(
+    ("state", "records", "expected"),
+    [
+        ("waiting", {}, ["waiting", "waiting", "waiting"]),
+        ("running", {}, ["running", "waiting", "waiting"]),
+        ("running", {"A": "cached", "B": "failed"}, ["cached", "running", "waiting"]),
+        ("running", {"A": "done", "B": "done", "C": "done"}, ["done", "done", "done"]),
+        ("failed", {"A": "done", "B": "failed"}, ["done", "failed", "skipped"]),
+        ("cancelled", {"A": "done"}, ["done", "cancelled", "skipped"]),
+        # Its pod failed when all was done, e.g. while Kubeflow took the outputs.
+        ("failed", {"A": "done", "B": "done", "C": "done"}, ["done", "done", "failed"]),
+        ("skipped", {}, ["skipped", "skipped", "skipped"]),
+        ("done", {}, ["done", "done", "done"]),
+    ],
+)
+def test_nodes_that_share_a_task_are_told_apart(state: str, records: dict[str, str], expected: list[str]) -> None:
+    found = of_group(state, **records)
+    assert [found[node][0] for node in "ABC"] == expected
+    assert found["UpToDate"] == ("done", 3.0)
+    assert [found[node][1] for node, record in records.items() if found[node][0] == record != "failed"] == [
+        5.0 for node, record in records.items() if found[node][0] == record != "failed"
+    ]
+
+
+def test_a_task_of_one_node_fares_as_the_server_says() -> None:
+    state = status.TaskState("Trainer", "failed", 9.0, "trainer")
+    assert status.told_apart([state], {"Trainer": journal.NodeRecord(state="done", seconds=5.0)}) == [state]
