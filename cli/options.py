@@ -113,10 +113,14 @@ def load_with_source(path: str | None, overrides: Sequence[str], data: str | Non
         raise InputError("no pictures named: give --data SOURCE, or data.source in the configuration")
     paths = {"source": _absolute(config.data.source), "schema_file": _absolute(config.data.schema_file)}
     weights = config.model.weights if config.model.weights == IMAGENET else _absolute(config.model.weights)
+    flink = config.beam.flink
+    if flink is not None:
+        flink = flink.model_copy(update={"job_server_jar": _absolute(flink.job_server_jar)})
     return config.model_copy(
         update={
             "data": config.data.model_copy(update=paths),
             "model": config.model.model_copy(update={"weights": weights}),
+            "beam": config.beam.model_copy(update={"flink": flink}),
         }
     )
 

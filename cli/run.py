@@ -61,6 +61,7 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
     log_path = _log_path(output_dir)
     with _interruptible(log_path):
         _check_files(config)
+        _check_beam(config)
         _check_scratch(config, output_dir)
         look = f"{output_dir}, log {log_path}"
         outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status, look), log_path)
@@ -100,6 +101,7 @@ def check(config_path: str | None, overrides: tuple[str, ...], data: str | None,
         log_path = _log_path(folder)
         stack.enter_context(_interruptible(log_path, scratch=None if output_dir else folder))
         _check_files(config)
+        _check_beam(config)
         outcome = _run_logged(
             lambda on_status: _runner().check_data(config, folder, on_status), log_path, scratch=output_dir is None
         )
@@ -177,6 +179,19 @@ def _check_files(config: Config) -> None:
             if config.data.schema_file is not None:
                 schema_gen.read_schema(config.data.schema_file)
         except (schema_gen.SchemaError, weights.WeightsError) as error:
+            raise options.InputError(str(error)) from None
+
+
+def _check_beam(config: Config) -> None:
+    """End with exit code 2 if what Beam nodes run on can't be used."""
+    from pipeline import log_file
+
+    with log_file.capture_output():
+        from pipeline import beam, flink
+
+        try:
+            beam.check(config.beam)
+        except (flink.FlinkError, flink.UnreachableError) as error:
             raise options.InputError(str(error)) from None
 
 

@@ -269,6 +269,8 @@ def _explain(error: Any) -> str:
         for part in location[:-1]:
             section = _below(section, str(part))
         return f"unknown key {key}{_hint(str(location[-1]), _keys(section) or [])}"
+    if error["type"] == "missing":
+        return f"{key}: is missing"
     if error["type"] == "invalid_key" or location[-1:] == ("[key]",):
         return f"{key.removesuffix('.[key]')}: the key {error['input']} is no text; put it in quotes"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")

@@ -13,6 +13,7 @@ from configs import endpoints, rules
 Text = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Channel = Annotated[int, Field(ge=0, le=255)]
+HostPort = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+:[0-9]{1,5}$")]
 _NAMED_GROUP = "(?P<"
 LearningRateRule = tuple[str, Annotated[float, Field(gt=0.0)] | None]
 
@@ -397,14 +398,38 @@ class Serving(_Section):
     """Besides our own check in a fresh process, try the model in TensorFlow Serving's container."""
 
 
+class Flink(_Section):
+    """A Flink cluster that works for Beam, with a pool of this project's processes beside each task manager."""
+
+    master: HostPort
+    """The job manager's REST interface, e.g. `flink:8081`."""
+    job_server_jar: Text
+    """Path of Beam's job server for the cluster's version of Flink, where the pipeline is started."""
+    worker_pool: HostPort
+    """Where a task manager finds the pool that starts Python for it, e.g. `localhost:50000` beside it."""
+    parallelism: Annotated[int, Field(ge=1, le=32768)] | None = None
+    """Tasks at a time; null takes all slots that the cluster has."""
+    environment_cache: Annotated[float, Field(ge=0.0, le=86400.0)] = 60.0
+    """Seconds that a worker's Python waits for the next stage, so that TensorFlow need not be imported again; 0 ends it
+    with each stage. More than 0 needs the jar on the task managers' classpath."""
+
+
 class Beam(_Section):
     """How the Beam nodes run."""
 
     runner: Text = "auto"
-    """A Beam runner, e.g. `FlinkRunner`; `auto` stays on this machine, in one process for small data and on all cores for
-    large data."""
+    """`auto` stays on this machine, in one process for small data and on all cores for large data; `flink` is the cluster
+    below; else a Beam runner, e.g. `SparkRunner`, with what it needs in `args`."""
     args: tuple[str, ...] = ()
-    """Further pipeline arguments of Beam, e.g. `--flink_master=flink:8081`."""
+    """Further pipeline arguments of Beam, e.g. `--job_server_timeout=600`; what is in ours as well holds as it is here."""
+    flink: Flink | None = None
+    """The cluster for `runner: flink`."""
+
+    @pydantic.model_validator(mode="after")
+    def _flink_is_named(self) -> Beam:
+        if self.runner == "flink" and self.flink is None:
+            raise ValueError("runner = flink needs beam.flink.master, beam.flink.job_server_jar and beam.flink.worker_pool")
+        return self
 
 
 class Toleration(_Section):

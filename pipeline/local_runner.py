@@ -22,7 +22,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from components.publisher.component import Publisher
 from configs import schema
 from modules import weights
-from pipeline import exit_codes, failures, journal, node, notify, outcome, output_folder, place
+from pipeline import exit_codes, failures, flink, jobs, journal, node, notify, outcome, output_folder, place
 from pipeline.ending import Ending, Verdict
 from pipeline.pipeline import create_data_pipeline, create_pipeline, served_name
 from serving import versions
@@ -207,6 +207,10 @@ def _project(output_dir: Path, config: schema.Config) -> Iterator[tuple[Path, me
         except BlockingIOError:
             raise RunError(f"{output_dir}: another run is using this folder") from None
         # Nobody else is here, so these belong to a run that was killed.
+        try:
+            jobs.end_all(config.beam, config.name, place.pipeline_root(config, str(folder)))
+        except flink.UnreachableError as error:
+            raise RunError(str(error)) from None
         for leftover in folder.glob(f"{place.PIPELINE_ROOT}/*/.system/executor_execution/*/.temp"):
             shutil.rmtree(leftover, ignore_errors=True)
         database = folder / output_folder.METADATA_FILE

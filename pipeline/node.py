@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import ml_metadata as mlmd
@@ -14,11 +14,17 @@ from tfx.dsl.io import fileio
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import base_executor_operator, data_types, launcher, runtime_parameter_utils
-from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+from tfx.orchestration.portable import (
+    base_executor_operator,
+    beam_executor_operator,
+    data_types,
+    launcher,
+    runtime_parameter_utils,
+)
+from tfx.proto.orchestration import executable_spec_pb2, execution_result_pb2, pipeline_pb2, placeholder_pb2
 
 from configs import schema
-from pipeline import beam, outcome
+from pipeline import beam, flink, jobs, outcome
 
 DONE, CACHED, DUE = "done", "cached", "due"
 
@@ -55,6 +61,29 @@ class _Refusing(base_executor_operator.BaseExecutorOperator):
         raise _DueError
 
 
+class _OnBeam(beam_executor_operator.BeamExecutorOperator):
+    """Executes what is Beam's work, with arguments that are made once there is work to do.
+
+    Args:
+      executor_spec: as TFX hands it on.
+      platform_config: likewise.
+      arguments: makes them.
+    """
+
+    def __init__(self, executor_spec: Any, platform_config: Any = None, *, arguments: Callable[[], Sequence[str]]):
+        super().__init__(executor_spec, platform_config)
+        self._arguments = arguments
+
+    def run_executor(
+        self, execution_info: data_types.ExecutionInfo, make_beam_pipeline_fn: Any = None
+    ) -> execution_result_pb2.ExecutorOutput:
+        self.beam_pipeline_args = [
+            placeholder_pb2.PlaceholderExpression(value={"string_value": argument}) for argument in self._arguments()
+        ]
+        with beam.children_without_gpus():
+            return super().run_executor(execution_info, make_beam_pipeline_fn)
+
+
 def launch(
     ir: pipeline_pb2.Pipeline,
     node_id: str,
@@ -81,31 +110,35 @@ def launch(
       NodeError: the node failed.
     """
     node = next(node.pipeline_node for node in ir.nodes if node.pipeline_node.node_info.id == node_id)
-    run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
+    run_id = _run_id(ir)
     attempts = outcome.read_attempts(connection, run_id, node_id)
     for attempt in attempts:
         if attempt.last_known_state in _ENDED:
             return _ENDED[attempt.last_known_state]
-    _remove_artifacts(ir, node_id, attempts)
     deployment = runner_utils.extract_local_deployment_config(ir)
     executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
-    children: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
-        _set_beam_arguments(executor_spec, beam.arguments(beam_config, outcome.read_pictures(connection, run_id)))
-        children = beam.children_without_gpus()
     try:
-        with children:
-            execution = launcher.Launcher(
-                pipeline_node=node,
-                mlmd_connection=metadata.Metadata(connection),
-                pipeline_info=ir.pipeline_info,
-                pipeline_runtime_spec=ir.runtime_spec,
-                executor_spec=executor_spec,
-                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-                custom_executor_operators=None
-                if execute
-                else dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing),
-            ).launch()
+        if attempts and beam_config.runner == "flink":
+            jobs.end(beam_config, _job_name(ir, node_id))
+    except flink.UnreachableError as error:
+        raise NodeError(f"{node_id} failed: {error}") from error
+    _remove_artifacts(ir, node_id, attempts)
+    operators: dict[type, Any]
+    if execute:
+        arguments = functools.partial(_beam_arguments, ir, node_id, connection, beam_config)
+        operators = {executable_spec_pb2.BeamExecutableSpec: functools.partial(_OnBeam, arguments=arguments)}
+    else:
+        operators = dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing)
+    try:
+        execution = launcher.Launcher(
+            pipeline_node=node,
+            mlmd_connection=metadata.Metadata(connection),
+            pipeline_info=ir.pipeline_info,
+            pipeline_runtime_spec=ir.runtime_spec,
+            executor_spec=executor_spec,
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+            custom_executor_operators=operators,
+        ).launch()
     except _DueError:
         return DUE
     except Exception as error:
@@ -118,14 +151,30 @@ def launch(
     raise NodeError(f"{node_id} failed: its inputs could not be resolved")
 
 
-def _set_beam_arguments(executor_spec: Any, arguments: Sequence[str]) -> None:
-    del executor_spec.beam_pipeline_args[:]
-    executor_spec.beam_pipeline_args.extend(arguments)
+def _beam_arguments(
+    ir: pipeline_pb2.Pipeline, node_id: str, connection: outcome.Connection, config: schema.Beam
+) -> list[str]:
+    """Beam's arguments for a node, once what it works on is found to be there."""
+    beam.check(config)
+    name = _job_name(ir, node_id) if config.runner == "flink" else ""
+    return beam.arguments(config, outcome.read_pictures(connection, _run_id(ir)), name)
+
+
+def _job_name(ir: pipeline_pb2.Pipeline, node_id: str) -> str:
+    return jobs.name(ir.pipeline_info.id, _root(ir), _run_id(ir), node_id)
+
+
+def _run_id(ir: pipeline_pb2.Pipeline) -> str:
+    return str(ir.runtime_spec.pipeline_run_id.field_value.string_value)
+
+
+def _root(ir: pipeline_pb2.Pipeline) -> str:
+    return str(ir.runtime_spec.pipeline_root.field_value.string_value)
 
 
 def _remove_artifacts(ir: pipeline_pb2.Pipeline, node_id: str, attempts: Sequence[metadata_store_pb2.Execution]) -> None:
     """Remove what attempts left that did not end well; TFX goes on with their execution."""
-    root = os.path.join(ir.runtime_spec.pipeline_root.field_value.string_value, node_id)
+    root = os.path.join(_root(ir), node_id)
     for attempt in attempts:
         for pattern in ("*", os.path.join(".system", "executor_execution")):
             for folder in fileio.glob(os.path.join(root, pattern, str(attempt.id))):

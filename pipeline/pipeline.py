@@ -31,7 +31,7 @@ from components.serving_check.component import ServingCheck
 from components.serving_check.container import InfraValidator
 from configs import schema
 from modules import features, signatures, weights
-from pipeline import beam, evaluation
+from pipeline import evaluation
 from pipeline.fingerprint import code_fingerprint, file_fingerprint
 
 _MOST_LABELS = 10_000  # TFDV lists no more values of a feature
@@ -74,7 +74,6 @@ def create_data_pipeline(
         components=_data_nodes(config, enforce=False).in_order(),
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
-        beam_pipeline_args=beam.arguments(config.beam),
     )
 
 
@@ -173,7 +172,6 @@ def create_pipeline(
         components=[*data.in_order(), transform, *search, trainer, baseline, evaluator, check, *validators, publisher],
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
-        beam_pipeline_args=beam.arguments(config.beam),
     )
 
 

@@ -35,7 +35,7 @@ def serving(answer: Answer) -> Iterator[str]:
                 self.end_headers()
                 self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = _handle  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815
 
         def log_message(self, *arguments: Any) -> None:
             pass
