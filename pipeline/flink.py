@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import time
@@ -15,6 +16,8 @@ from configs import schema
 _ENTRY = "org/apache/beam/runners/flink/FlinkPipelineRunner.class"
 _POM = re.compile(r"META-INF/maven/org\.apache\.beam/beam-runners-flink-([0-9]+\.[0-9]+)[^/]*/pom\.properties")
 _NAME = re.compile(r".*flink-([0-9]+\.[0-9]+)[^/]*")
+_LOST_WORKER = re.compile(r"StatusRuntimeException: CANCELLED|call already (cancelled|closed|half-closed)")
+"""What Beam says of Python that is gone; a task that is tried again is given the same one from the cache."""
 _ENDED = {"FINISHED", "FAILED", "CANCELED"}
 _CALL_SECONDS = 10.0
 _PAUSE = 0.2
@@ -83,7 +86,8 @@ class Cluster:
         deadline = time.monotonic() + seconds
         cancelled = self.jobs(prefix)
         for job in cancelled:
-            self._ask("PATCH", f"jobs/{job.id}?mode=cancel")
+            with contextlib.suppress(UnreachableError):  # it may have ended
+                self._ask("PATCH", f"jobs/{job.id}?mode=cancel")
         while left := self.jobs(prefix):
             if time.monotonic() > deadline:
                 names = ", ".join(f"{job.name} ({job.state})" for job in left)
@@ -149,7 +153,8 @@ def check(config: schema.Flink) -> None:
       UnreachableError: the cluster does not answer.
     """
     overview = Cluster(config.master).get("overview")
-    version, slots = ".".join(overview["flink-version"].split(".")[:2]), overview["slots-total"]
+    version = ".".join(overview["flink-version"].split(".")[:2])
+    slots, managers = overview["slots-total"], overview["taskmanagers"]
     fits = jar_version(config.job_server_jar)
     if fits is not None and fits != version:
         raise FlinkError(
@@ -157,10 +162,10 @@ def check(config: schema.Flink) -> None:
             f" {overview['flink-version']}; expected Beam's job server for {version}"
         )
     if slots < (config.parallelism or 1):
-        asked = config.parallelism if config.parallelism is not None else "null"
+        asked = "null" if config.parallelism is None else config.parallelism
         raise FlinkError(
-            f"beam.flink.parallelism = {asked}: {config.master} has {slots} slots, on {overview['taskmanagers']} task managers;"
-            f" expected {f'at most {slots}, or null, which takes all' if slots else 'a task manager: start one'}"
+            f"beam.flink.parallelism = {asked}: {config.master} has {slots} slots on {managers} task managers; expected"
+            f" {f'at most {slots}, or null, which takes all' if slots else 'a task manager to be there'}"
         )
 
 
@@ -209,7 +214,7 @@ def is_of_lost_worker(message: str) -> bool:
     Args:
       message: as from `in_a_line`.
     """
-    return False
+    return _LOST_WORKER.search(message) is not None
 
 
 def _why(error: requests.RequestException) -> str:
