@@ -8,29 +8,38 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from tfx.dsl.io import fileio
-
 _ROOT = Path(__file__).resolve().parent.parent
 _OURS = ("components", "modules", "configs", "serving")
 _LIBRARIES = ("keras", "pillow", "tensorflow", "tensorflow-transform", "tfx")
 
 
-def code_fingerprint(module: str) -> str:
-    """Return a hash of a module's source, of our modules that it imports, directly or not, and of the libraries' versions.
+def code_fingerprint(*modules: str) -> str:
+    """Return a hash of modules' source, of our modules that they import, directly or not, and of the libraries' versions.
 
     Args:
-      module: dotted name of a module of this project, e.g. `modules.trainer`.
+      modules: dotted names of modules of this project, e.g. `modules.trainer`.
     """
     digest = hashlib.sha256()
-    for name, path in sorted(import_closure(module).items()):
+    for name, path in sorted(import_closure(*modules).items()):
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
-    for library in _LIBRARIES:
-        digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
+    for library, version in versions().items():
+        digest.update(f"{library}=={version}\n".encode())
     return digest.hexdigest()
+
+
+def versions(*others: str) -> dict[str, str]:
+    """Return the versions of the libraries that results depend on.
+
+    Args:
+      others: libraries to name as well.
+    """
+    return {library: importlib.metadata.version(library) for library in (*_LIBRARIES, *others)}
 
 
 def file_fingerprint(path: str) -> str:
     """Return the SHA-256 of a file's content, on this machine or wherever TFX reads."""
+    from tfx.dsl.io import fileio  # workers that are compared need none of it
+
     digest = hashlib.sha256()
     with fileio.open(path, "rb") as opened:
         while block := opened.read(2**22):
@@ -38,14 +47,14 @@ def file_fingerprint(path: str) -> str:
     return digest.hexdigest()
 
 
-def import_closure(module: str) -> dict[str, Path]:
-    """Return the files of a module and of all modules of this project that it imports, by dotted name.
+def import_closure(*modules: str) -> dict[str, Path]:
+    """Return the files of modules and of all modules of this project that they import, by dotted name.
 
     Args:
-      module: dotted name of a module of this project.
+      modules: dotted names of modules of this project.
     """
     found: dict[str, Path] = {}
-    pending = [module]
+    pending = [*modules]
     while pending:
         name = pending.pop()
         path = _source(name)

@@ -142,6 +142,15 @@ def arguments(config: schema.Flink, job: str) -> list[str]:
     ]
 
 
+def at_once(job: str) -> list[str]:
+    """Return further arguments for a job that is not tried again.
+
+    Args:
+      job: its name.
+    """
+    return [f"--job_name={job}", "--number_of_execution_retries=0"]
+
+
 def check(config: schema.Flink) -> None:
     """Check, before anything is started, that a cluster can be used.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -23,8 +24,10 @@ from tfx.orchestration.portable import (
 )
 from tfx.proto.orchestration import executable_spec_pb2, execution_result_pb2, pipeline_pb2, placeholder_pb2
 
+from components.image_example_gen import executor as example_gen
+from components.image_example_gen import files, spans
 from configs import schema
-from pipeline import beam, flink, jobs, outcome
+from pipeline import beam, flink, jobs, outcome, probe
 
 DONE, CACHED, DUE = "done", "cached", "due"
 
@@ -67,19 +70,24 @@ class _OnBeam(beam_executor_operator.BeamExecutorOperator):
     Args:
       executor_spec: as TFX hands it on.
       platform_config: likewise.
-      arguments: makes them.
+      arguments: makes them from what TFX knows of the execution.
     """
 
-    def __init__(self, executor_spec: Any, platform_config: Any = None, *, arguments: Callable[[], Sequence[str]]):
+    def __init__(
+        self,
+        executor_spec: Any,
+        platform_config: Any = None,
+        *,
+        arguments: Callable[[data_types.ExecutionInfo], Sequence[str]],
+    ):
         super().__init__(executor_spec, platform_config)
         self._arguments = arguments
 
     def run_executor(
         self, execution_info: data_types.ExecutionInfo, make_beam_pipeline_fn: Any = None
     ) -> execution_result_pb2.ExecutorOutput:
-        self.beam_pipeline_args = [
-            placeholder_pb2.PlaceholderExpression(value={"string_value": argument}) for argument in self._arguments()
-        ]
+        arguments = self._arguments(execution_info)
+        self.beam_pipeline_args = [placeholder_pb2.PlaceholderExpression(value={"string_value": one}) for one in arguments]
         with beam.children_without_gpus():
             return super().run_executor(execution_info, make_beam_pipeline_fn)
 
@@ -152,12 +160,32 @@ def launch(
 
 
 def _beam_arguments(
-    ir: pipeline_pb2.Pipeline, node_id: str, connection: outcome.Connection, config: schema.Beam
+    ir: pipeline_pb2.Pipeline,
+    node_id: str,
+    connection: outcome.Connection,
+    config: schema.Beam,
+    execution_info: data_types.ExecutionInfo,
 ) -> list[str]:
     """Beam's arguments for a node, once what it works on is found to be there."""
     beam.check(config)
     name = _job_name(ir, node_id) if config.runner == "flink" else ""
-    return beam.arguments(config, outcome.read_pictures(connection, _run_id(ir)), name)
+    arguments = beam.arguments(config, outcome.read_pictures(connection, _run_id(ir)), name)
+    if beam.is_remote(config):
+        for_look = [*arguments, *flink.at_once(f"{name}-probe")] if name else arguments
+        paths = _pictures(execution_info.exec_properties.get(example_gen.LOCATIONS_KEY, "[]"))
+        probe.check(os.path.join(_root(ir), jobs.FOLDER), _run_id(ir), for_look, paths)
+    return arguments
+
+
+def _pictures(locations: str) -> list[str]:
+    """Files or folders of a source, one of each location, where they are no object store's."""
+    found = []
+    for uri in (spans.Location(*location).uri for location in json.loads(locations)):
+        if files.is_local(files.plain(uri)):
+            path = files.plain(uri)
+            inside = sorted(os.listdir(path))[:1] if os.path.isdir(path) else []
+            found.append(os.path.join(path, *inside) if os.path.exists(path) else os.path.dirname(path))
+    return found
 
 
 def _job_name(ir: pipeline_pb2.Pipeline, node_id: str) -> str:

@@ -105,7 +105,7 @@ def test_class_weights_may_be_off_without_quotes(word: str, read: str) -> None:
         (f"training.phases.{'1' * 5000}.epochs=1", "expected a number from 0 to 1"),
         (
             "beam.runner=flink",
-            "beam: runner = flink needs beam.flink.master, beam.flink.job_server_jar and beam.flink.worker",
+            "runner = flink needs beam.flink.master, beam.flink.job_server_jar and beam.flink.worker_pool",
         ),
         ("beam.flink.master=flink:8081", "beam.flink.worker_pool: is missing"),
         ("beam.flink.master=flink", "beam.flink.master = 'flink': String should match pattern"),
