@@ -28,6 +28,7 @@ from components.image_example_gen import (
     files,
     inventory,
     preparation,
+    progress,
     publishing,
     rejects,
     shards,
@@ -85,13 +86,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         for folder in (*folders.values(), report):
             fileio.makedirs(folder)
         aside = os.path.join(self._get_tmp_dir(), "aside")
-        fileio.makedirs(aside)
+        told = progress.place(aside)
+        for folder in (aside, told):
+            fileio.makedirs(folder)
         try:
-            with self._make_beam_pipeline() as pipeline:
+            with progress.shown(told, sum(unit.rows for unit in units)), self._make_beam_pipeline() as pipeline:
                 _ingest(pipeline, listed, units, portion, put_into, settings, folders, count, aside, report)
         finally:
-            with contextlib.suppress(OSError):
-                fileio.rmtree(aside)
+            for folder in (aside, told):
+                with contextlib.suppress(OSError):
+                    fileio.rmtree(folder)
         for name in (*rejects.GATHERED_FILES, *belonging.FILES):
             if not fileio.exists(os.path.join(report, name)):  # there was nothing to say
                 io_utils.write_string_file(os.path.join(report, name), "")

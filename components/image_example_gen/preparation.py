@@ -20,6 +20,7 @@ from components.image_example_gen import (
     listing,
     naming,
     parallel,
+    progress,
     rejects,
     signatures,
     sources,
@@ -100,6 +101,7 @@ class PrepareImages(beam.DoFn):
         self._pool = futures.ThreadPoolExecutor(threads)
         self._ahead = 4 * threads  # enough to do while examples are put aside
         self._done = 0
+        self._meter = progress.Meter(progress.place(self._folder))
         self._open = contextlib.ExitStack()
         self._inventory = self._open.enter_context(inventory.opened(self._listed))
 
@@ -115,6 +117,7 @@ class PrepareImages(beam.DoFn):
 
     def process(self, unit: inventory.Unit) -> Iterator[Any]:
         """Yield what became of pictures of this unit or earlier ones: what is said of an example is on the disk by then."""
+        done = self._done
         for entry in self._inventory.read(unit):
             if isinstance(entry, sources.ImageFile):
                 yield from self._outputs(self._queue.put(self._file_fate, entry))
@@ -122,11 +125,13 @@ class PrepareImages(beam.DoFn):
                 yield from self._process_records(entry)
             elif isinstance(entry, Reject):
                 yield beam.pvalue.TaggedOutput(REJECTS, entry)
-        _log.info("%s pictures read", f"{self._done:,}", extra={"transient": True})
+        self._meter.add(unit, self._done - done)
 
     def finish_bundle(self) -> Iterator[Any]:
         """Yield what became of the other pictures."""
+        done = self._done
         yield from map(bundles.at_end, self._outputs(self._queue.rest()))
+        self._meter.end(self._done - done)
         yield from map(bundles.at_end, _told(self._aside.flush()))
 
     def _outputs(self, fates: Iterable[_Fate]) -> Iterator[Any]:
