@@ -13,6 +13,8 @@ import requests
 
 from configs import schema
 
+AT_ONCE = "finetune_fails_at_once"
+"""The experiment, in Beam's words, of a job that ends with its first failure, however often the cluster tries again."""
 _ENTRY = "org/apache/beam/runners/flink/FlinkPipelineRunner.class"
 _POM = re.compile(r"META-INF/maven/org\.apache\.beam/beam-runners-flink-([0-9]+\.[0-9]+)[^/]*/pom\.properties")
 _NAME = re.compile(r".*flink-([0-9]+\.[0-9]+)[^/]*")
@@ -96,12 +98,14 @@ class Cluster:
         return cancelled
 
     def failure(self, job_id: str) -> str:
-        """Return what a job failed of, with Java's stack and Python's.
+        """Return what a job failed of, or what it was tried again for, with Java's stack and Python's; empty if nothing.
 
         Args:
           job_id: Flink's.
         """
-        return str(self.get(f"jobs/{job_id}/exceptions").get("root-exception") or "")
+        found = self.get(f"jobs/{job_id}/exceptions")
+        again = [entry["stacktrace"] for entry in found["exceptionHistory"]["entries"]]
+        return str(found.get("root-exception") or next(iter(again), ""))
 
     def _ask(self, method: str, path: str) -> requests.Response:
         try:
@@ -148,7 +152,7 @@ def at_once(job: str) -> list[str]:
     Args:
       job: its name.
     """
-    return [f"--job_name={job}", "--number_of_execution_retries=0"]
+    return [f"--job_name={job}", f"--experiments={AT_ONCE}"]
 
 
 def check(config: schema.Flink) -> None:

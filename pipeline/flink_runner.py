@@ -34,6 +34,8 @@ class FlinkRunner(flink_runner.FlinkRunner):
     - One that failed as its workers were kept from an earlier stage, and had died, is run once more with workers of its own.
     """
 
+    _job: _Job | None = None
+
     def run_portable_pipeline(self, pipeline: Any, options: pipeline_options.PipelineOptions) -> runner.PipelineResult:
         """Run a pipeline to its end.
 
@@ -45,9 +47,8 @@ class FlinkRunner(flink_runner.FlinkRunner):
           JobError: it failed.
           flink.UnreachableError: the cluster does not answer.
         """
-        own = copy.deepcopy(options)
         try:
-            return self._run(copy.deepcopy(pipeline), own)
+            return self._run(copy.deepcopy(pipeline), copy.deepcopy(options))
         except JobError as error:
             caching = options.view_as(pipeline_options.PortableOptions)
             if not caching.environment_cache_millis or not flink.is_of_lost_worker(str(error)):
@@ -63,16 +64,19 @@ class FlinkRunner(flink_runner.FlinkRunner):
         try:
             with interrupts.noted():  # a job that is being started can't be cancelled yet
                 result = super().run_portable_pipeline(pipeline, options)
+            if options.view_as(pipeline_options.DebugOptions).lookup_experiment(flink.AT_ONCE):
+                assert self._job is not None
+                self._job.watch(cluster)
             result.wait_until_finish()
-        except RuntimeError:
-            if not self._job.failed:
+        except Exception:
+            stack = cluster.failure(self._job.flink_id) if self._job is not None and self._job.failed else ""
+            _cancel(cluster, name)
+            if not stack:
                 raise
-            stack = cluster.failure(self._job.flink_id)
             _log.error("Flink job %s (%s) failed: %s", name, self._job.flink_id, stack, extra={"details": True})
             raise JobError(flink.in_a_line(stack)) from None
         except BaseException:
-            cancelled = cluster.cancel(name, _SECONDS_TO_CANCEL)
-            _log.info("%d Flink jobs cancelled", len(cancelled), extra={"details": True})
+            _cancel(cluster, name)
             raise
         return result
 
@@ -94,6 +98,14 @@ class FlinkRunner(flink_runner.FlinkRunner):
           job: that was made for it.
         """
         self._job = job
+
+
+def _cancel(cluster: flink.Cluster, name: str) -> None:
+    """Cancel a job, if it runs; who is interrupted, or fails, says so whatever becomes of that."""
+    try:
+        cluster.cancel(name, _SECONDS_TO_CANCEL)
+    except flink.UnreachableError as error:
+        _log.warning("the Flink job %s may still be running: %s", name, error)
 
 
 class _Server(flink_uber_jar_job_server.FlinkUberJarJobServer):
@@ -121,13 +133,24 @@ class _Server(flink_uber_jar_job_server.FlinkUberJarJobServer):
 class _Job(flink_uber_jar_job_server.FlinkBeamJob):
     """A job that is looked at often at first, where Beam's own waits up to a minute between two looks."""
 
+    _cluster: flink.Cluster | None = None
+    _failed_once = False
+
+    def watch(self, cluster: flink.Cluster) -> None:
+        """Have the job end with its first failure.
+
+        Args:
+          cluster: that it is on.
+        """
+        self._cluster = cluster
+
     @property
     def flink_id(self) -> str:
         return str(self._flink_job_id)
 
     @property
     def failed(self) -> bool:
-        return bool(self._state_history[-1][0] == beam_job_api_pb2.JobState.FAILED)
+        return self._failed_once or bool(self._state_history[-1][0] == beam_job_api_pb2.JobState.FAILED)
 
     def get_state_stream(self) -> Iterator[tuple[Any, Any]]:
         for state, timestamp in self.with_state_history(self._looks()):
@@ -143,5 +166,8 @@ class _Job(flink_uber_jar_job_server.FlinkBeamJob):
         pause = _SHORTEST
         while True:
             yield self.get_state()
+            if self._cluster is not None and self._cluster.failure(self.flink_id):
+                self._failed_once = True
+                raise RuntimeError("it failed")
             time.sleep(pause)
             pause = min(_LONGEST, pause * _GROWTH)
