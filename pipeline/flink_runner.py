@@ -69,10 +69,10 @@ class FlinkRunner(flink_runner.FlinkRunner):
                 self._job.watch(cluster)
             result.wait_until_finish()
         except Exception:
-            stack = cluster.failure(self._job.flink_id) if self._job is not None and self._job.failed else ""
             _cancel(cluster, name)
-            if not stack:
+            if self._job is None or not self._job.failed:
                 raise
+            stack = cluster.failure(self._job.flink_id)
             _log.error("Flink job %s (%s) failed: %s", name, self._job.flink_id, stack, extra={"details": True})
             raise JobError(flink.in_a_line(stack)) from None
         except BaseException:
