@@ -128,7 +128,7 @@ def _show(folder: str, rows: int, ended: threading.Event) -> None:
 
 
 def in_words(state: State, before: State, seconds: float, rows: int) -> str:
-    """Return how far the reading is, e.g. `12,000 pictures read, 850 a second, 9 s left`.
+    """Return how far the reading is, e.g. `12,000 pictures read, 850 a second, 9 s left`; the rest as long as it goes on.
 
     Args:
       state: now.
@@ -136,9 +136,8 @@ def in_words(state: State, before: State, seconds: float, rows: int) -> str:
       seconds: since then.
       rows: of the inventory.
     """
-    words = [f"{state.pictures:,} pictures read"]
-    if state.rows > before.rows:
-        words.append(f"{(state.pictures - before.pictures) / seconds:,.0f} a second")
-        if rows > state.rows:
-            words.append(f"{(rows - state.rows) * seconds / (state.rows - before.rows):,.0f} s left")
-    return ", ".join(words)
+    read = f"{state.pictures:,} pictures read"
+    if not before.rows < state.rows < rows:
+        return read
+    rate = (state.pictures - before.pictures) / seconds
+    return f"{read}, {rate:,.0f} a second, {(rows - state.rows) * seconds / (state.rows - before.rows):,.0f} s left"
