@@ -1,0 +1,283 @@
+"""A Flink session cluster on this machine, with Beam's worker pool: a folder, free ports, processes, and all of it gone.
+
+  python -m tests.flink.cluster --task-managers 2
+
+brings it up, prints where it is as a line of JSON, and stays until it is interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import psutil
+
+from tests.flink import binaries
+
+_HOST = "127.0.0.1"
+_PORTS = range(20_000, 32_000)
+"""Below those that the system gives to whoever calls out."""
+_SECONDS = 60
+"""For a process to come up."""
+_OPENED = (
+    *("java.lang", "java.lang.reflect", "java.net", "java.io", "java.nio", "sun.nio.ch", "java.text", "java.time"),
+    *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks"),
+)
+_EXPORTED = ("java.base/sun.net.util", "java.rmi/sun.rmi.registry", "java.security.jgss/sun.security.krb5")
+_JAVA = [
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
+    *(f"--add-exports={package}=ALL-UNNAMED" for package in _EXPORTED),
+    "-XX:-UsePerfData",  # a folder in /tmp
+    f"-Dlog4j.configurationFile={binaries.HERE / 'log4j.properties'}",
+]
+_JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+_HARNESS = "SdkHarness"
+_OF_ALL = """
+jobmanager.rpc.address: {host}
+jobmanager.rpc.port: {rpc}
+restart-strategy: fixed-delay
+restart-strategy.fixed-delay.attempts: 3
+restart-strategy.fixed-delay.delay: 2 s
+heartbeat.interval: 2000
+heartbeat.timeout: 10000
+heartbeat.rpc-failure-threshold: 2
+cluster.evenly-spread-out-slots: true
+classloader.resolve-order: parent-first
+io.tmp.dirs: {folder}
+"""
+_OF_JOB_MANAGER = """
+jobmanager.bind-host: {host}
+rest.address: {host}
+rest.bind-address: {host}
+rest.port: {rest}
+jobmanager.memory.heap.size: 1024m
+jobmanager.memory.process.size: 1600m
+web.upload.dir: {folder}
+"""
+# Without Flink's scripts, which work it out, none of the memory's keys may be left out.
+_OF_TASK_MANAGER = """
+taskmanager.host: {host}
+taskmanager.bind-host: {host}
+taskmanager.resource-id: {name}
+taskmanager.numberOfTaskSlots: 1
+taskmanager.cpu.cores: 1.0
+taskmanager.memory.framework.heap.size: 128m
+taskmanager.memory.task.heap.size: 768m
+taskmanager.memory.framework.off-heap.size: 128m
+taskmanager.memory.task.off-heap.size: 128m
+taskmanager.memory.network.min: 256m
+taskmanager.memory.network.max: 256m
+taskmanager.memory.managed.size: 512m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 192m
+taskmanager.memory.jvm-overhead.max: 192m
+taskmanager.network.sort-shuffle.min-buffers: 64
+"""
+
+
+class Cluster:
+    """A job manager, task managers of one slot each, and a worker pool for all of them.
+
+    Args:
+      found: what it is made of.
+      folder: for configurations, logs and all that the processes put aside; `pids` in it names them.
+    """
+
+    def __init__(self, found: binaries.Binaries, folder: Path):
+        self._found, self._folder = found, folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        rest, self._rpc, pool = _free_ports(3)
+        self.master, self.worker_pool = f"{_HOST}:{rest}", f"{_HOST}:{pool}"
+        self.job_server = found.job_server
+        self._tmp = folder / "tmp"
+        self._tmp.mkdir()
+
+    def start(self, task_managers: int) -> None:
+        """Bring it up.
+
+        Raises:
+          AssertionError: it doesn't come up in a minute.
+        """
+        jars = f"{self._found.flink}/*"
+        settings = {"rest": self.master.rsplit(":", 1)[1]}
+        self._start("job-manager", list(self._java("job-manager", _OF_JOB_MANAGER, jars, 1024, **settings)))
+        # Harnesses are `python`, and this project's code is theirs.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
+        port = self.worker_pool.rsplit(":", 1)[1]
+        self._start("worker-pool", [*pool, f"--service_port={port}"], PATH=path, PYTHONPATH=str(binaries.ROOT))
+        for number in range(task_managers):
+            self.start_task_manager(f"tm{number + 1}")
+        self.wait_for(task_managers)
+        for _ in every(0.2, _SECONDS):
+            with contextlib.suppress(OSError), socket.create_connection((_HOST, int(port)), timeout=1):
+                return
+        raise AssertionError(f"the worker pool doesn't answer; its log: {self.log('worker-pool')[-2000:]}")
+
+    def start_task_manager(self, name: str) -> None:
+        """Start a task manager, also one that was killed."""
+        # The jar is here, as a worker that is kept between stages is kept by a class of it.
+        jars = f"{self._found.flink}/*:{self.job_server}"
+        memory = ["-XX:MaxDirectMemorySize=512m", "-XX:MaxMetaspaceSize=256m"]
+        self._start(name, list(self._java(name, _OF_TASK_MANAGER, jars, 896, *memory)))
+
+    def wait_for(self, task_managers: int) -> None:
+        """Wait until so many task managers are registered."""
+        for _ in every(0.2, _SECONDS):
+            with contextlib.suppress(OSError):
+                if len(self.rest("taskmanagers")["taskmanagers"]) == task_managers:
+                    return
+        raise AssertionError(f"{task_managers} task managers aren't registered; logs in {self._folder}")
+
+    def kill_task_manager(self, name: str) -> None:
+        """End a task manager as a machine that fails does, with no word to anybody."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def harnesses(self) -> dict[int, str]:
+        """Return the SDK harnesses that run, by pid, each with the name of the task manager that it works for."""
+        owners = {
+            connection.laddr.port: name
+            for name, process in self._processes.items()
+            if name.startswith("tm")
+            for connection in psutil.Process(process.pid).net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        found = {}
+        for child in psutil.Process(self._processes["worker-pool"].pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                (_, _, url) = " ".join(child.cmdline()).partition(f'{_HARNESS}("localhost:')
+                if url:
+                    found[child.pid] = owners.get(int(url.split('"')[0]), "")
+        return found
+
+    def rest(self, path: str, method: str = "GET") -> Any:
+        """Ask Flink's REST API."""
+        request = urllib.request.Request(f"http://{self.master}/{path}", method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def jobs(self) -> dict[str, str]:
+        """Return the states of all jobs, by id."""
+        return {job["id"]: job["status"] for job in self.rest("jobs")["jobs"]}
+
+    def log(self, name: str) -> str:
+        """Return what a process wrote."""
+        return (self._folder / f"{name}.log").read_text(errors="replace")
+
+    def describe(self) -> dict[str, Any]:
+        """Return where everything is."""
+        return {
+            "master": self.master,
+            "job_server_jar": str(self.job_server),
+            "worker_pool": self.worker_pool,
+            "folder": str(self._folder),
+            "pids": {name: process.pid for name, process in self._processes.items()},
+        }
+
+    def stop(self) -> None:
+        """End every process, harnesses too, stopped ones as well."""
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _java(self, name: str, settings: str, jars: str, heap: int, *options: str, **values: str) -> Iterator[str]:
+        configuration = self._folder / name
+        configuration.mkdir(exist_ok=True)
+        values |= {"host": _HOST, "rpc": str(self._rpc), "folder": str(configuration), "name": name}
+        (configuration / "flink-conf.yaml").write_text((_OF_ALL + settings).format(**values))
+        yield from (self._found.java, f"-Xms{heap}m", f"-Xmx{heap}m", *options, *_JAVA, f"-Djava.io.tmpdir={self._tmp}")
+        yield from ("-cp", jars, _TASK_MANAGER if name.startswith("tm") else _JOB_MANAGER)
+        yield from ("--configDir", str(configuration), *([] if name.startswith("tm") else ["--executionMode", "cluster"]))
+
+    def _start(self, name: str, command: list[str], **environment: str) -> None:
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [*_dying_with_parent(), *command],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "TMPDIR": str(self._tmp), **environment},
+                start_new_session=True,  # Ctrl-C is for whoever runs the cluster, and children go with their group
+            )
+        pids = {name: process.pid for name, process in self._processes.items()}
+        (self._folder / "pids").write_text(json.dumps(pids))
+
+
+@contextlib.contextmanager
+def running(task_managers: int) -> Iterator[Cluster]:
+    """Bring a cluster up, and end it whatever happens; SIGTERM is as Ctrl-C.
+
+    Args:
+      task_managers: how many.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = binaries.fetch()
+    with TemporaryDirectory(prefix="finetune-flink-", ignore_cleanup_errors=True) as folder:
+        cluster = Cluster(found, Path(folder))
+        try:
+            cluster.start(task_managers)
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def every(pause: float, seconds: float) -> Iterator[None]:
+    """Yield at once and then after each pause, until the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(pause)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.choice(_PORTS)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind((_HOST, port))
+                ports.append(port)
+        return ports
+
+
+def _dying_with_parent() -> list[str]:
+    """What to put before a command so that Linux kills it when this process is gone, be it by SIGKILL."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+@click.command()
+@click.option("--task-managers", default=2, show_default=True, help="Of one slot each.")
+def main(task_managers: int) -> None:
+    """Bring up a Flink on this machine, print where it is, and stay until interrupted."""
+    try:
+        with running(task_managers) as cluster:
+            print(json.dumps(cluster.describe()), flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+    except binaries.MissingError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()
