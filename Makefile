@@ -2,7 +2,7 @@
 
 PYTHON_IN_VENV := .venv/bin/python
 
-.PHONY: setup demo test lint lock image image-test cluster-test clean
+.PHONY: setup demo test lint lock image image-test cluster-test flink-test clean
 
 setup:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -36,6 +36,10 @@ image-test: setup image
 # Accepts the cluster that KUBECONFIG and KFP_HOST name, with IMAGE as it pulls it; `python -m tests.cluster --help` lists more.
 cluster-test: setup
 	@IMAGE=$(IMAGE) $(PYTHON_IN_VENV) -m tests.cluster
+
+# Runs Beam's stages on a Flink that is brought up here; needs Java 17, and Maven the first time. QUICK=1 kills nothing.
+flink-test: setup
+	@QUICK=$(QUICK) $(PYTHON_IN_VENV) -m tests.flink
 
 clean:
 	rm -rf .venv .runtime .demo

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -47,7 +48,11 @@ _JAVA = [
 ]
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-_HARNESS = "SdkHarness"
+_ENDED = {"FINISHED", "FAILED", "CANCELED"}
+_HARNESS = re.compile(r'SdkHarness\("localhost:(\d+)"')
+HOLD = "FINETUNE_FLINK_HOLD"
+WANTED, HELD = "wanted", "held"
+"""How harnesses are held; `tests.flink.harness` says what they do."""
 _OF_ALL = """
 jobmanager.rpc.address: {host}
 jobmanager.rpc.port: {rpc}
@@ -105,8 +110,9 @@ class Cluster:
         rest, self._rpc, pool = _free_ports(3)
         self.master, self.worker_pool = f"{_HOST}:{rest}", f"{_HOST}:{pool}"
         self.job_server = found.job_server
-        self._tmp = folder / "tmp"
-        self._tmp.mkdir()
+        self._tmp, self._hold, self._bin = folder / "tmp", folder / "hold", folder / "bin"
+        for made in (self._tmp, self._hold, self._bin):
+            made.mkdir()
 
     def start(self, task_managers: int) -> None:
         """Bring it up.
@@ -117,11 +123,8 @@ class Cluster:
         jars = f"{self._found.flink}/*"
         settings = {"rest": self.master.rsplit(":", 1)[1]}
         self._start("job-manager", list(self._java("job-manager", _OF_JOB_MANAGER, jars, 1024, **settings)))
-        # Harnesses are `python`, and this project's code is theirs.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
         port = self.worker_pool.rsplit(":", 1)[1]
-        self._start("worker-pool", [*pool, f"--service_port={port}"], PATH=path, PYTHONPATH=str(binaries.ROOT))
+        self._start_worker_pool(port)
         for number in range(task_managers):
             self.start_task_manager(f"tm{number + 1}")
         self.wait_for(task_managers)
@@ -129,6 +132,15 @@ class Cluster:
             with contextlib.suppress(OSError), socket.create_connection((_HOST, int(port)), timeout=1):
                 return
         raise AssertionError(f"the worker pool doesn't answer; its log: {self.log('worker-pool')[-2000:]}")
+
+    def _start_worker_pool(self, port: str) -> None:
+        """Start what starts harnesses, as `python`; this project's code is theirs."""
+        python = self._bin / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.flink.harness "$@"\n')
+        python.chmod(0o755)
+        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+        path = os.pathsep.join([str(self._bin), os.environ["PATH"]])
+        self._start("worker-pool", pool, PATH=path, PYTHONPATH=str(binaries.ROOT), **{HOLD: str(self._hold)})
 
     def start_task_manager(self, name: str) -> None:
         """Start a task manager, also one that was killed."""
@@ -151,22 +163,39 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def task_managers(self) -> set[str]:
+        """Return the names of the task managers that were started and not killed."""
+        return {name for name in self._processes if name.startswith("tm")}
+
     def harnesses(self) -> dict[int, str]:
         """Return the SDK harnesses that run, by pid, each with the name of the task manager that it works for."""
         owners = {
             connection.laddr.port: name
-            for name, process in self._processes.items()
-            if name.startswith("tm")
-            for connection in psutil.Process(process.pid).net_connections("tcp")
+            for name in self.task_managers()
+            for connection in psutil.Process(self._processes[name].pid).net_connections("tcp")
             if connection.status == psutil.CONN_LISTEN
         }
         found = {}
         for child in psutil.Process(self._processes["worker-pool"].pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                (_, _, url) = " ".join(child.cmdline()).partition(f'{_HARNESS}("localhost:')
-                if url:
-                    found[child.pid] = owners.get(int(url.split('"')[0]), "")
+                if port := _HARNESS.search(" ".join(child.cmdline())):
+                    found[child.pid] = owners.get(int(port[1]), "")
         return found
+
+    def hold(self) -> None:
+        """Have the next harness that is in the middle of a shard wait there."""
+        (self._hold / WANTED).touch()
+
+    def held(self) -> int | None:
+        """Return the pid of the harness that waits in the middle of a shard; None if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            return int((self._hold / HELD).read_text())
+        return None
+
+    def release(self) -> None:
+        """Let the harness that waits go on, and hold none."""
+        for name in (WANTED, HELD):
+            (self._hold / name).unlink(missing_ok=True)
 
     def rest(self, path: str, method: str = "GET") -> Any:
         """Ask Flink's REST API."""
@@ -177,6 +206,16 @@ class Cluster:
     def jobs(self) -> dict[str, str]:
         """Return the states of all jobs, by id."""
         return {job["id"]: job["status"] for job in self.rest("jobs")["jobs"]}
+
+    def end_jobs(self) -> None:
+        """Cancel all jobs that run."""
+        for _ in every(0.5, _SECONDS):
+            left = [job for job, state in self.jobs().items() if state not in _ENDED]
+            if not left:
+                return
+            for job in left:
+                self.rest(f"jobs/{job}?mode=cancel", "PATCH")
+        raise AssertionError(f"jobs don't end: {left}")
 
     def log(self, name: str) -> str:
         """Return what a process wrote."""
