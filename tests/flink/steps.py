@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ Step = tuple[str, Callable[[], None], bool]
 """Name, what it does, and whether nothing can follow where it fails."""
 
 LOCAL, FLINK = "local", "flink"
-_RUN_SECONDS, _HELD_SECONDS, _GIVEN_UP_SECONDS = 900, 300, 30
+_RUN_SECONDS, _HELD_SECONDS, _GIVEN_UP_SECONDS = 1800, 900, 30
+_CANCELLED_SECONDS = 30
 _AWAY_SECONDS = 4
 """How long a task manager is away."""
 _ROUNDING = 1e-5
@@ -154,14 +155,21 @@ class Acceptance:
         before = set(self.cluster.jobs())
         with self._disturbed(output) as driver, self._held(driver, output):
             os.killpg(driver.pid, signal.SIGINT)
-            code = driver.wait(60)
+            for _ in every(0.1, _CANCELLED_SECONDS):
+                if "RUNNING" not in self._jobs_but(before).values():
+                    break
+            self.cluster.release()  # whatever a worker is at has an end
+            code = driver.wait(_CANCELLED_SECONDS)
             print(f"  exit code {code}: {self._last_line(output)}")
-            own = {job: state for job, state in self.cluster.jobs().items() if job not in before}
+            own = self._jobs_but(before)
             print(f"  jobs: {own}")
             assert code in _INTERRUPTED, f"exit code {code}"
             assert own, "it had no job"
             assert set(own.values()) == {"CANCELED"}, f"jobs weren't cancelled: {own}"
         assert not (left := artifacts.leftovers(self.work.root(output))), f"left behind: {left}"
+
+    def _jobs_but(self, others: Collection[str]) -> dict[str, str]:
+        return {job: state for job, state in self.cluster.jobs().items() if job not in others}
 
     @contextlib.contextmanager
     def _disturbed(self, output: str) -> Iterator[subprocess.Popen[str]]:
@@ -171,14 +179,18 @@ class Acceptance:
         try:
             yield driver
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait()
             self.cluster.release()
-            self.cluster.end_jobs()
+            self._end(driver)
             for manager in self.all_managers - self.cluster.task_managers():
                 self.cluster.start_task_manager(manager)
             self.cluster.wait_for(len(self.all_managers))
+
+    def _end(self, driver: subprocess.Popen[str]) -> None:
+        """End a command, and what it left running."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        self.cluster.end_jobs()
 
     @contextlib.contextmanager
     def _held(self, driver: subprocess.Popen[str], output: str) -> Iterator[tuple[int, str]]:
@@ -225,6 +237,7 @@ class Acceptance:
         try:
             code = process.wait(_RUN_SECONDS)
         except subprocess.TimeoutExpired:
+            self._end(process)
             raise AssertionError(f"{output}: not over after {_RUN_SECONDS} s: {self._last_line(output)}") from None
         said = self.work.said(output)
         print(f"  {', '.join(f'{node} {seconds} s' for node, seconds in _NODES.findall(said))}")
