@@ -33,8 +33,8 @@ from tests.flink import binaries
 _HOST = "127.0.0.1"
 _PORTS = range(20_000, 32_000)
 """Below those that the system gives to whoever calls out."""
-_SECONDS = 60
-"""For a process to come up."""
+_SECONDS = 300
+"""For all to come up, on a machine that is busy."""
 _OPENED = (
     *("java.lang", "java.lang.reflect", "java.net", "java.io", "java.nio", "sun.nio.ch", "java.text", "java.time"),
     *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks"),
@@ -118,7 +118,7 @@ class Cluster:
         """Bring it up.
 
         Raises:
-          AssertionError: it doesn't come up in a minute.
+          AssertionError: it doesn't come up.
         """
         jars = f"{self._found.flink}/*"
         settings = {"rest": self.master.rsplit(":", 1)[1]}
@@ -131,7 +131,8 @@ class Cluster:
         for _ in every(0.2, _SECONDS):
             with contextlib.suppress(OSError), socket.create_connection((_HOST, int(port)), timeout=1):
                 return
-        raise AssertionError(f"the worker pool doesn't answer; its log: {self.log('worker-pool')[-2000:]}")
+            self._check()
+        raise AssertionError(f"the worker pool doesn't answer after {_SECONDS} s")
 
     def _start_worker_pool(self, port: str) -> None:
         """Start what starts harnesses, as `python`; this project's code is theirs."""
@@ -155,7 +156,8 @@ class Cluster:
             with contextlib.suppress(OSError):
                 if len(self.rest("taskmanagers")["taskmanagers"]) == task_managers:
                     return
-        raise AssertionError(f"{task_managers} task managers aren't registered; logs in {self._folder}")
+            self._check()
+        raise AssertionError(f"{task_managers} task managers aren't registered after {_SECONDS} s")
 
     def kill_task_manager(self, name: str) -> None:
         """End a task manager as a machine that fails does, with no word to anybody."""
@@ -237,6 +239,12 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def _check(self) -> None:
+        """Raise where a process has ended that was to run, with the end of what it wrote."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise AssertionError(f"{name} ended with {process.returncode}: {self.log(name)[-2000:]}")
 
     def _java(self, name: str, settings: str, jars: str, heap: int, *options: str, **values: str) -> Iterator[str]:
         configuration = self._folder / name
