@@ -209,6 +209,10 @@ class Cluster:
         """Return the states of all jobs, by id."""
         return {job["id"]: job["status"] for job in self.rest("jobs")["jobs"]}
 
+    def names(self) -> dict[str, str]:
+        """Return the names of all jobs, by id."""
+        return {job["jid"]: job["name"] for job in self.rest("jobs/overview")["jobs"]}
+
     def end_jobs(self) -> None:
         """Cancel all jobs that run."""
         for _ in every(0.5, _SECONDS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -34,19 +33,12 @@ evaluation: {min_accuracy: null}
 
 def on(cluster: Cluster) -> list[str]:
     """Return the settings that have Beam's nodes run on a cluster."""
-    args = [
-        f"--flink_master={cluster.master}",
-        f"--flink_job_server_jar={cluster.job_server}",
-        f"--environment_config={cluster.worker_pool}",
-        "--environment_type=EXTERNAL",
-        "--environment_cache_millis=60000",
-        "--flink_submit_uber_jar",
-        "--parallelism=2",
-        "--sdk_container_image=none",
-        "--experiments=pre_optimize=all",
-        "--job_server_timeout=300",
+    return [
+        "beam.runner=flink",
+        f"beam.flink.master={cluster.master}",
+        f"beam.flink.job_server_jar={cluster.job_server}",
+        f"beam.flink.worker_pool={cluster.worker_pool}",
     ]
-    return ["beam.runner=FlinkRunner", f"beam.args={json.dumps(args)}"]
 
 
 class Project:
