@@ -15,6 +15,7 @@ import click
 from cli import options, watching
 
 if TYPE_CHECKING:
+    from configs.schema import Config
     from kubeflow.client import Pipelines
     from kubeflow.schedules import Schedules
 
@@ -105,6 +106,7 @@ def compile_pipeline(
         raise options.InputError(
             f"data.schema_file = {schema_file}: name the file as the containers see it, e.g. {example}, and put it there"
         )
+    _check_flink(config)
     with log_file.capture_output():
         from configs.schema import ConfigError
         from kubeflow import compiler
@@ -116,6 +118,23 @@ def compile_pipeline(
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(output)) from None
     click.echo(f"{output}: {tasks} tasks, {output.stat().st_size / 1000:.0f} kB")
+
+
+def _check_flink(config: Config) -> None:
+    """End with exit code 2 if Flink, or the jar for it, is named as only this machine knows it; neither need be there yet."""
+    if config.beam.runner != "flink" or config.beam.flink is None:
+        return
+    jar, master = config.beam.flink.job_server_jar, config.beam.flink.master
+    if not os.path.isabs(jar):
+        example = os.path.join(config.kubeflow.volume.path, "flink", "beam-job-server.jar")
+        raise options.InputError(
+            f"beam.flink.job_server_jar = {jar}: name the jar as the containers see it, e.g. {example}, and put it there"
+        )
+    if master.rpartition(":")[0] in {"localhost", "127.0.0.1"}:
+        raise options.InputError(
+            f"beam.flink.master = {master}: for a container that is itself; name Flink as the cluster knows it, e.g."
+            " finetune-flink-rest:8081"
+        )
 
 
 def _is_seen_by_containers(path: str) -> bool:

@@ -267,6 +267,40 @@ def test_the_schema_is_named_as_the_containers_see_it_and_need_not_be_here(tmp_p
     assert "as the containers see it, e.g. /mnt/finetune/schema.pbtxt" in refused.stderr
 
 
+def flink_settings(**changed: str) -> list[str]:
+    given = {"master": "flink:8081", "job_server_jar": "/mnt/finetune/job-server.jar", "worker_pool": "localhost:50000"} | changed
+    settings = ["beam.runner=flink", *(f"beam.flink.{key}={value}" for key, value in given.items())]
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def test_flink_and_the_jar_for_it_are_named_as_the_containers_see_them_and_need_not_be_there(tmp_path: Path) -> None:
+    words = ["kubeflow", "compile", "--image", IMAGE, "--data", "/mnt/p", "--output", str(tmp_path / "p.yaml")]
+    done = CliRunner().invoke(main, [*words, *flink_settings()])
+    assert done.exit_code == 0, done.output
+    spec, _ = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    arguments = [one["container"]["args"] for one in spec["deploymentSpec"]["executors"].values()]
+    carried = [reading.parse(one[one.index("--config") + 1], "task", {}) for one in arguments]
+    assert {(one.beam.runner, one.beam.flink.job_server_jar) for one in carried if one.beam.flink} == {
+        ("flink", "/mnt/finetune/job-server.jar")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"job_server_jar": "job-server.jar"}, "as the containers see it, e.g. /mnt/finetune/flink/beam-job-server.jar"),
+        ({"master": "localhost:8081"}, "beam.flink.master = localhost:8081: for a container that is itself"),
+        ({"master": "127.0.0.1:8081"}, "e.g. finetune-flink-rest:8081"),
+    ],
+)
+def test_flink_that_no_container_would_find_is_refused(changed: dict[str, str], said: str, tmp_path: Path) -> None:
+    words = ["kubeflow", "compile", "--image", IMAGE, "--data", "/mnt/p", "--output", str(tmp_path / "p.yaml")]
+    done = CliRunner().invoke(main, [*words, *flink_settings(**changed)])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "p.yaml").exists()
+
+
 def test_transform_computes_no_statistics() -> None:
     made = create_pipeline(config_of("images"), pipeline_root="root", serving_dir="serving", work_dir="work")
     (transform,) = (one for one in made.components if one.id == "Transform")
