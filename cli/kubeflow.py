@@ -121,7 +121,7 @@ def compile_pipeline(
 
 
 def _check_flink(config: Config) -> None:
-    """End with exit code 2 if Flink, or the jar for it, is named as only this machine knows it; neither need be there yet."""
+    """End with exit code 2 if Flink, or the jar for it, is named as only this machine knows it; none need be there yet."""
     if config.beam.runner != "flink" or config.beam.flink is None:
         return
     jar, master = config.beam.flink.job_server_jar, config.beam.flink.master

@@ -268,7 +268,7 @@ def test_the_schema_is_named_as_the_containers_see_it_and_need_not_be_here(tmp_p
 
 
 def flink_settings(**changed: str) -> list[str]:
-    given = {"master": "flink:8081", "job_server_jar": "/mnt/finetune/job-server.jar", "worker_pool": "localhost:50000"} | changed
+    given = {"master": "flink:8081", "job_server_jar": "/mnt/finetune/beam.jar", "worker_pool": "localhost:50000"} | changed
     settings = ["beam.runner=flink", *(f"beam.flink.{key}={value}" for key, value in given.items())]
     return [word for setting in settings for word in ("--set", setting)]
 
@@ -281,7 +281,7 @@ def test_flink_and_the_jar_for_it_are_named_as_the_containers_see_them_and_need_
     arguments = [one["container"]["args"] for one in spec["deploymentSpec"]["executors"].values()]
     carried = [reading.parse(one[one.index("--config") + 1], "task", {}) for one in arguments]
     assert {(one.beam.runner, one.beam.flink.job_server_jar) for one in carried if one.beam.flink} == {
-        ("flink", "/mnt/finetune/job-server.jar")
+        ("flink", "/mnt/finetune/beam.jar")
     }
 
 

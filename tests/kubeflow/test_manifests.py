@@ -21,6 +21,7 @@ FOLDERS = [
     CLUSTER,
     CLUSTER / "one-machine",
     CLUSTER / "metadata",
+    CLUSTER / "flink" / "session",
     ROOT / "serving" / "manifests" / "kubernetes",
 ]
 SECRET = "finetune-metadata"
