@@ -104,7 +104,7 @@ def test_both_say_the_same_of_flink(session: list[dict[str, Any]], operator: dic
         "taskmanager.memory.process.size": spec["taskManager"]["resource"]["memory"],
     }
     assert not of_operator.keys() & spec["flinkConfiguration"].keys()
-    # Versions of the operator before 1.12 take nothing but text.
+    # Earlier versions of the operator take nothing but text.
     assert {type(value) for value in spec["flinkConfiguration"].values()} == {str}
     assert flink_conf(session) == of_operator | spec["flinkConfiguration"]
 
