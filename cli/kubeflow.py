@@ -81,8 +81,9 @@ def kubeflow() -> None:
 def compile_pipeline(
     config_path: str | None, overrides: tuple[str, ...], data: str | None, image: str, output: Path
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines v2: a container task per node.
+    """Write the pipeline as YAML for Kubeflow Pipelines v2: a task for each group of nodes that share a pod.
 
+    Nodes without needs of their own do; `--set kubeflow.tasks=one_per_node` gives each a task.
     The pictures are named as the containers see them; what a run may set anew becomes parameters of the pipeline.
 
     \b
@@ -145,7 +146,7 @@ def _is_seen_by_containers(path: str) -> bool:
 @kubeflow.command()
 @_with_run
 @_with_server
-@click.option("--follow", is_flag=True, help="Wait for the end, with a line a task.")
+@click.option("--follow", is_flag=True, help="Wait for the end, with a line a node.")
 @_with_watching
 def submit(
     pipeline: Path,
@@ -282,7 +283,7 @@ def status(
     namespace: str | None,
     server_version: str | None,
 ) -> None:
-    """Show a run, a line a task, and how it ended. Exit code 1 means that it failed, or was cancelled.
+    """Show a run, a line a node, and how it ended. Exit code 1 means that it failed, or was cancelled.
 
     The reason of a failure, the verdict and the version are in ML Metadata: --metadata names it, or kubectl reaches it.
 

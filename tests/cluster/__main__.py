@@ -43,6 +43,14 @@ from tests.cluster import cluster, steps
 @click.option(
     "--serving/--no-serving", envvar="SERVING", default=True, show_default=True, help="Whether it has TensorFlow Serving."
 )
+@click.option(
+    "--tasks",
+    envvar="TASKS",
+    type=click.Choice(["grouped", "one_per_node"]),
+    default="grouped",
+    show_default=True,
+    help="Which nodes share a pod: kubeflow.tasks.",
+)
 @click.option("--only", multiple=True, metavar="STEP", help="Only these and those that set up.")
 @click.option("--keep", is_flag=True, help="Remove nothing, to look at it.")
 def main(only: tuple[str, ...], keep: bool, **settings: object) -> None:

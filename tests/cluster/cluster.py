@@ -55,6 +55,7 @@ class Cluster:
       manifests: kustomization that is applied.
       host_path: folder of the node for volumes; None where the cluster has storage.
       serving: whether it can have TensorFlow Serving.
+      tasks: which nodes share a pod.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class Cluster:
         manifests: str,
         host_path: str | None,
         serving: bool,
+        tasks: str,
     ):
         self.image, self.load, self.host, self.namespace = image, load, host, namespace
         self.manifests, self.host_path, self.serving = manifests, host_path, serving
+        self.tasks_setting = tasks
         self.name = f"accept-{secrets.token_hex(3)}"
         """Of the pipeline, and before the name of all that is made."""
         self.scratch = TemporaryDirectory(prefix="finetune-accept-")

@@ -6,10 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kubeflow import status
 from modules import weights
 from tests.cluster.cluster import MOUNT, ROOT, Cluster, every, relative, run
 from tests.e2e.conftest import CONFIG, finetune, write_some_digits
@@ -63,6 +65,8 @@ class Acceptance:
         self.pipeline = str(cluster.folder / "pipeline.yaml")
         self.published = ""
         """The id of the first run."""
+        self.task_of: dict[str, str] = {}
+        """Key of each node's task."""
 
     def image_is_there(self) -> None:
         if self.cluster.load:
@@ -242,6 +246,7 @@ class Acceptance:
             "training": config["training"] | {"early_stopping": {"patience": None}},
             "kubeflow": {
                 "volume": {"claim": f"{self.name}-finetune", "path": MOUNT},
+                "tasks": self.cluster.tasks_setting,
                 "default": {"cpu": "50m", "memory": "3Gi", "retry_seconds": 5},
                 "secrets": [
                     {"name": f"{self.name}-finetune-metadata", "variables": {"url": "FINETUNE_METADATA_URL"}},
@@ -253,11 +258,14 @@ class Acceptance:
         compiled = ["compile", "--config", str(path), "--image", self.cluster.image, "--output", self.pipeline]
         done = finetune("kubeflow", *compiled)
         assert done.code == 0, done.err
+        spec, _ = yaml.safe_load_all(Path(self.pipeline).read_text())
+        self.task_of = {node: key for key, nodes in status.nodes_of(spec).items() for node in nodes}
+        print(f"  {len(set(self.task_of.values()))} tasks for {len(self.task_of)} nodes, UpToDate among them")
         self.cluster.undo(self.cluster.forget_runs)
         run_id, out = self._run()
         assert "verdict        published" in out, out
         assert f"version        {self.cluster.live()}" in out
-        assert self._agrees(run_id, out)["trainer"] == ["Succeeded"]
+        assert self._agrees(run_id, out)[self.task_of["Trainer"]] == ["Succeeded"]
         # Every task had an account that may do no more than it needs.
         rights = self.cluster.kubectl("auth", "can-i", "create", "pods", "--as", self._account(), check=False).strip()
         assert rights == "no", f"may the account create pods? {rights}"
@@ -286,12 +294,22 @@ class Acceptance:
     def _agrees(self, run_id: str, out: str) -> dict[str, list[str]]:
         """Check a status against the pods; return those, by task."""
         pods = self.cluster.tasks(run_id)
-        said = {line.split()[0].lower(): line.split()[1] for line in out.splitlines() if len(line.split()) > 1}
+        words = (line.split() for line in out.splitlines())
+        said = {one[0]: one[1] for one in words if len(one) > 1 and one[0] in self.task_of}
+        assert said.keys() == self.task_of.keys(), "status lists all nodes"
         for key, phases in pods.items():
-            expected = {"Succeeded": {"done", "cached"}, "Failed": {"failed", "cancelled"}}[phases[-1]]
-            assert said[key] in expected, f"{key}: status says {said[key]}, its pods {phases}"
-        for key, state in said.items():
-            assert state not in {"done", "cached"} or key == "run" or key in pods, f"{key} is {state}, and has no pod"
+            states = [state for node, state in said.items() if self.task_of[node] == key]
+            ended = [state for state in states if state in {"done", "cached"}]
+            if phases[-1] == "Succeeded":
+                assert ended == states, f"{key}: status says {states}, its pods {phases}"
+            else:
+                # One of its nodes did not end well, and those behind it never began.
+                rest = states[len(ended) :]
+                assert states[: len(ended)] == ended, f"{key}: status says {states}, its pods {phases}"
+                assert rest[0] in {"failed", "cancelled"}, f"{key}: status says {states}, its pods {phases}"
+                assert set(rest[1:]) <= {"skipped"}, f"{key}: status says {states}, its pods {phases}"
+        for node, state in said.items():
+            assert state not in {"done", "cached"} or self.task_of[node] in pods, f"{node} is {state}, and has no pod"
         print(f"  kubectl says the same of {len(pods)} tasks")
         return pods
 
@@ -329,7 +347,7 @@ class Acceptance:
                 shutil.copy(path, more / label)
         self._copy(f"{more}/.", "photos")
         run_id, out = self._run()
-        assert "trainer" in self._agrees(run_id, out)
+        assert self.task_of["Trainer"] in self._agrees(run_id, out)
         assert "verdict        published" in out
         assert self.cluster.live() > before
         print(f"  version {before}, then {self.cluster.live()}")
@@ -339,7 +357,7 @@ class Acceptance:
         worse = {"training_batch_size": 256, "training_phases_0_epochs": 1, "training_phases_1_epochs": 0}
         bounds = {"evaluation_min_accuracy": 1.0, "evaluation_fail_when_refused": "true"}
         run_id, out = self._run(code=1, **worse, **bounds)
-        assert self._agrees(run_id, out)["pusher"] == ["Failed"]
+        assert self._agrees(run_id, out)[self.task_of["Pusher"]] == ["Failed"]
         assert "verdict        refused" in out
         assert "evaluation.min_accuracy" in out
         assert self.cluster.live() == before
@@ -348,7 +366,7 @@ class Acceptance:
         cluster = self.cluster
         before = cluster.live()
         run_id = self._submit(training_phases_0_epochs=_OUTLIVING_TRAINING)
-        pod = cluster.pod_of(run_id, "trainer")
+        pod = cluster.pod_of(run_id, self.task_of["Trainer"])
         cluster.wait_for_log(pod, f"head epoch 3/{_OUTLIVING_TRAINING}")
         kill = (
             "import os, pathlib\n"
