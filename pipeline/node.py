@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import ml_metadata as mlmd
@@ -152,6 +152,8 @@ def launch(
     except Exception as error:
         raise NodeError(f"{node_id} failed: {_in_a_line(error)}") from error
     # The launcher does not raise when a node's inputs are missing.
+    if execution and beam.is_remote(beam_config):
+        remove_temporaries(one.uri for artifacts in execution.output_dict.values() for one in artifacts)
     execution_id = execution.execution_id if execution else None
     for found in mlmd.MetadataStore(connection).get_executions_by_id([execution_id] if execution_id else []):
         if found.last_known_state in _ENDED:
@@ -207,6 +209,18 @@ def _remove_artifacts(ir: pipeline_pb2.Pipeline, node_id: str, attempts: Sequenc
         for pattern in ("*", os.path.join(".system", "executor_execution")):
             for folder in fileio.glob(os.path.join(root, pattern, str(attempt.id))):
                 fileio.rmtree(folder)
+
+
+def remove_temporaries(folders: Iterable[str]) -> None:
+    """Remove what Beam's sinks had not finished on workers that were lost; the node itself ended well.
+
+    Args:
+      folders: URIs of its artifacts.
+    """
+    for folder in folders:
+        for pattern in ("", "*", os.path.join("*", "*")):
+            for left in fileio.glob(os.path.join(folder, pattern, "beam-temp-*")):
+                fileio.rmtree(left)
 
 
 def _in_a_line(error: Exception) -> str:
