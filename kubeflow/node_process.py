@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pydantic
+from absl import logging as absl_logging
 
 from configs import schema
 from modules import interrupts
@@ -172,6 +173,8 @@ def main(descriptor: str) -> NoReturn:
     streams.prepare()
     interrupts.handle(_interrupt)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Beam raises the level of all loggers that have none of their own, and TFX's is absl's.
+    absl_logging.set_verbosity(absl_logging.INFO)
     os.set_inheritable(int(descriptor), False)
     with socket.socket(fileno=int(descriptor)) as line, line.makefile(encoding="utf-8") as requests:
         for text in requests:

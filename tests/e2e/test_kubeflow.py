@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from configs import reading
-from kubeflow import compiler, folders
+from kubeflow import compiler, folders, status
 from modules import weights
 from pipeline import journal
 from pipeline.ending import Ending, Verdict
@@ -94,6 +94,11 @@ def volume(runs: harness.Harness) -> Path:
     return Path(mounts[0]["mountPath"]) / "small"
 
 
+def nodes(runs: harness.Harness) -> list[str]:
+    """The nodes that share a pod, in their order."""
+    return list(*(of_task for of_task in status.nodes_of(runs.spec).values() if of_task != ("UpToDate",)))
+
+
 def published(run: dict[str, harness.Ended]) -> int:
     """The number of the version that a run published."""
     return int(Path(run[ALL].parameters["model_uri"]).name)
@@ -107,25 +112,22 @@ def end_of(url: str, run_id: str) -> Ending:
 
 
 @pytest.fixture(scope="module")
-def first(runs: harness.Harness, separate: harness.Harness) -> dict[str, harness.Ended]:
+def first(runs: harness.Harness) -> dict[str, harness.Ended]:
     """The first run; its pod is lost, and in the next one the process is killed in each node."""
-    at = {node: f'id: "{node}"' for node in separate.tasks} | {"Trainer": "finetune: frozen"}
+    at = {node: f'id: "{node}"' for node in nodes(runs)} | {"Trainer": "finetune: frozen"}
     return runs.run("run-1", lose_pod={ALL: "finetune: StatisticsGen done"}, kill_process={ALL: list(at.values())[2:]})
 
 
-def test_a_run_with_killed_tasks_ends_with_a_published_model(
-    runs: harness.Harness, separate: harness.Harness, first: dict[str, harness.Ended]
-) -> None:
+def test_a_run_with_killed_tasks_ends_with_a_published_model(runs: harness.Harness, first: dict[str, harness.Ended]) -> None:
     assert {name: one.err[-2000:] for name, one in first.items() if one.code} == {}
     assert first.keys() == {"UpToDate", ALL} == {"UpToDate", *runs.tasks}
     assert "UpToDate no: ImageExampleGen has work to do" in first["UpToDate"].last_line
     said = [line.removeprefix("finetune: ") for line in first[ALL].err.splitlines() if line.startswith("finetune: ")]
     # What was done before the pod was lost is not done again, nor what was before each kill.
-    nodes = list(separate.tasks)
     assert [line.partition(",")[0] for line in said if " done, in " in line or " cached, in " in line] == [
-        f"{node} done" for node in nodes
+        f"{node} done" for node in nodes(runs)
     ]
-    for node in nodes[2:]:
+    for node in nodes(runs)[2:]:
         killed = f"attempt 1: {node} failed: its process was killed (SIGKILL): out of memory"
         assert sum(line.startswith(killed) and line.endswith("this may pass, tried again in 1 s") for line in said) == 1
     after = first[ALL].err.partition("attempt 1: Trainer failed")[2]
