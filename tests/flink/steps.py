@@ -137,6 +137,7 @@ class Acceptance:
             self._comes_back(manager)
             self._ends_well(driver, output)
             before = artifacts.example_bytes(self.work.root(output))
+            assert psutil.Process(harness).status() == psutil.STATUS_STOPPED, "the harness is gone, and can't wake"
             os.kill(harness, signal.SIGCONT)
             self._ends(harness)
             after = artifacts.example_bytes(self.work.root(output))
