@@ -86,7 +86,7 @@ class Acceptance:
 
     def it_runs_on_flink(self) -> None:
         self._ends_well(self.work.start(FLINK, "run", settings=project.on(self.cluster)), FLINK)
-        assert not (left := artifacts.leftovers(self.work.root(FLINK))), f"left behind: {left}"
+        self._leaves_nothing(FLINK)
 
     def examples_are_equal(self) -> None:
         self._equal(artifacts.examples, FLINK)
@@ -127,6 +127,7 @@ class Acceptance:
             self._comes_back(manager)
             self._ends_well(driver, output)
         self._equals_the_local_run(output)
+        self._leaves_nothing(output)
 
     def a_harness_that_wakes_late_changes_nothing(self) -> None:
         output = "harness-late"
@@ -136,6 +137,7 @@ class Acceptance:
             print(f"  {manager} was killed and its harness stopped in the middle of a shard")
             self._comes_back(manager)
             self._ends_well(driver, output)
+            self._leaves_nothing(output)
             before = artifacts.example_bytes(self.work.root(output))
             assert psutil.Process(harness).status() == psutil.STATUS_STOPPED, "the harness is gone, and can't wake"
             os.kill(harness, signal.SIGCONT)
@@ -143,6 +145,8 @@ class Acceptance:
             after = artifacts.example_bytes(self.work.root(output))
             changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
             assert not changed, f"the harness woke after the end, and changed {sorted(changed)}"
+            # The next run removes it.
+            print(f"  awake again, the harness left {artifacts.leftovers(self.work.root(output)) or 'nothing'}")
         self._equals_the_local_run(output)
 
     def a_harness_is_lost(self) -> None:
@@ -153,6 +157,7 @@ class Acceptance:
             self.cluster.release()
             self._ends_well(driver, output)
         self._equals_the_local_run(output)
+        self._leaves_nothing(output)
 
     def ctrl_c_cancels_the_job(self) -> None:
         output = "interrupted"
@@ -170,7 +175,7 @@ class Acceptance:
             assert code in _INTERRUPTED, f"exit code {code}"
             assert own, "it had no job"
             assert set(own.values()) == {"CANCELED"}, f"jobs weren't cancelled: {own}"
-        assert not (left := artifacts.leftovers(self.work.root(output))), f"left behind: {left}"
+        self._leaves_nothing(output)
 
     def _jobs_but(self, others: Collection[str]) -> dict[str, str]:
         return {job: state for job, state in self.cluster.jobs().items() if job not in others}
@@ -236,7 +241,10 @@ class Acceptance:
         self._equal(artifacts.example_bytes, output)
         self._equal(artifacts.rejects, output)
         self._equal(artifacts.statistics, output, _ROUNDING)
-        assert not (left := artifacts.leftovers(self.work.root(output))), f"left behind: {left}"
+
+    def _leaves_nothing(self, output: str) -> None:
+        left = artifacts.leftovers(self.work.root(output))
+        assert not left, f"left behind: {left}"
 
     def _ends_well(self, process: subprocess.Popen[str], output: str) -> None:
         try:
