@@ -110,12 +110,13 @@ class Acceptance:
         self._equal(artifacts.answers, FLINK, _FLOAT32)
 
     def both_task_managers_wrote_records(self) -> None:
-        of_nodes = {job: name for job, name in self.cluster.names().items() if not name.endswith(_LOOK)}
+        names = self.cluster.names()
+        of_nodes = {job: names[job] for job in self._jobs_but(())}
         assert len(of_nodes) >= len(_BEAM_NODES), f"{_BEAM_NODES} were to have a job each: {of_nodes}"
         for job, name in of_nodes.items():
             written = self._records_written(job)
             print(f"  {name}: {dict(sorted(written.items()))} records written")
-            idle = {name for name in self.all_managers if not written[name]}
+            idle = {manager for manager in self.all_managers if not written[manager]}
             assert not idle, f"{name}: {idle} wrote no record"
 
     def a_machine_is_lost_while_shards_are_written(self) -> None:
@@ -178,7 +179,10 @@ class Acceptance:
         self._leaves_nothing(output)
 
     def _jobs_but(self, others: Collection[str]) -> dict[str, str]:
-        return {job: state for job, state in self.cluster.jobs().items() if job not in others}
+        """The states of the jobs of nodes, by id, without some."""
+        names = self.cluster.names()
+        jobs = {job: state for job, state in self.cluster.jobs().items() if job not in others}
+        return {job: state for job, state in jobs.items() if not names[job].endswith(_LOOK)}
 
     @contextlib.contextmanager
     def _disturbed(self, output: str) -> Iterator[subprocess.Popen[str]]:
