@@ -174,6 +174,7 @@ class Acceptance:
             own = self._jobs_but(before)
             print(f"  jobs: {own}")
             assert code in _INTERRUPTED, f"exit code {code}"
+            assert "interrupted" in self._last_line(output), "it isn't told as an interrupt"
             assert own, "it had no job"
             assert set(own.values()) == {"CANCELED"}, f"jobs weren't cancelled: {own}"
         self._leaves_nothing(output)
