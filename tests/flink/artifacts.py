@@ -51,6 +51,16 @@ def example_bytes(root: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
 
 
+def example_writes(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Read the files with the examples, and when each was last written: its number on the disk, its time, its content."""
+    folder = latest(root, "ImageExampleGen/examples")
+    stats = {path: path.stat() for path in _files(folder)}
+    return {
+        path.relative_to(folder).as_posix(): (stat.st_ino, stat.st_mtime_ns, path.read_bytes())
+        for path, stat in stats.items()
+    }
+
+
 def rejects(root: Path) -> dict[str, list[str]]:
     """Read the lines of each file of the report, sorted."""
     return {path.name: sorted(path.read_text().splitlines()) for path in _files(latest(root, "ImageExampleGen/rejects"))}

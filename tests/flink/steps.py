@@ -139,13 +139,13 @@ class Acceptance:
             self._comes_back(manager)
             self._ends_well(driver, output)
             self._leaves_nothing(output)
-            before = artifacts.example_bytes(self.work.root(output))
+            before = artifacts.example_writes(self.work.root(output))
             assert psutil.Process(harness).status() == psutil.STATUS_STOPPED, "the harness is gone, and can't wake"
             os.kill(harness, signal.SIGCONT)
             self._ends(harness)
-            after = artifacts.example_bytes(self.work.root(output))
+            after = artifacts.example_writes(self.work.root(output))
             changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-            assert not changed, f"the harness woke after the end, and changed {sorted(changed)}"
+            assert not changed, f"the harness woke after the end, and wrote {sorted(changed)}"
             # The next run removes it.
             print(f"  awake again, the harness left {artifacts.leftovers(self.work.root(output)) or 'nothing'}")
         self._equals_the_local_run(output)
