@@ -11,11 +11,10 @@ Each step says what it saw; the exit code is 1 if one failed.
 from __future__ import annotations
 
 import sys
-import time
-import traceback
 
 import click
 
+from tests import acceptance
 from tests.cluster import cluster, steps
 
 
@@ -58,22 +57,7 @@ def main(only: tuple[str, ...], keep: bool, **settings: object) -> None:
     place = cluster.Cluster(**settings)  # type: ignore[arg-type]
     passed = failed = 0
     try:
-        for name, step, needed in steps.all_of(place):
-            if only and not needed and name not in only:
-                continue
-            started = time.monotonic()
-            print(f"\n--- {name}", flush=True)
-            try:
-                step()
-            except Exception as error:  # a step that fails must not keep the others from running
-                traceback.print_exc()
-                print(f"FAIL  {name}: {' '.join(str(error).split())[:500]} ({time.monotonic() - started:.0f} s)", flush=True)
-                failed += 1
-                if needed:
-                    break
-            else:
-                print(f"PASS  {name} ({time.monotonic() - started:.0f} s)", flush=True)
-                passed += 1
+        passed, failed = acceptance.go_through(steps.all_of(place), only)
     finally:
         if not keep:
             print("\n--- everything that was made is removed", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ import yaml
 
 from kubeflow import status
 from modules import weights
+from tests.acceptance import Step
 from tests.cluster.cluster import MOUNT, ROOT, Cluster, every, relative, run
 from tests.e2e.conftest import CONFIG, finetune, write_some_digits
-
-Step = tuple[str, Callable[[], None], bool]
-"""Name, what it does, and whether nothing can follow where it fails."""
 
 _RESTRICTED = {
     "runAsNonRoot": True,

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
+from tests import acceptance
 from tests.flink import binaries, cluster, project
 
 
@@ -39,7 +39,7 @@ def main(quick: bool, only: tuple[str, ...], keep: Path | None) -> None:
             print(f"Flink at {flink.master}, up after {time.monotonic() - began:.0f} s", flush=True)
             if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
-            failed, passed = _accept(flink, project.Project(keep or Path(scratch)), quick, only)
+            passed, failed = _accept(flink, project.Project(keep or Path(scratch)), quick, only)
     except binaries.MissingError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
@@ -50,31 +50,14 @@ def main(quick: bool, only: tuple[str, ...], keep: Path | None) -> None:
 
 
 def _accept(flink: cluster.Cluster, work: project.Project, quick: bool, only: tuple[str, ...]) -> tuple[int, int]:
-    """Go through the steps; return how many failed and how many passed."""
+    """Go through the steps; return how many passed and how many failed."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the machine's GPUs, for instance
     from tests.flink import steps  # and TensorFlow, which isn't needed to say that Java is missing
 
-    passed = failed = 0
     try:
-        for name, step, needed in steps.all_of(flink, work, quick):
-            if only and not needed and name not in only:
-                continue
-            started = time.monotonic()
-            print(f"\n--- {name}", flush=True)
-            try:
-                step()
-            except Exception as error:  # a step that fails must not keep the others from running
-                traceback.print_exc()
-                print(f"FAIL  {name}: {' '.join(str(error).split())[:500]} ({time.monotonic() - started:.0f} s)", flush=True)
-                failed += 1
-                if needed:
-                    break
-            else:
-                print(f"PASS  {name} ({time.monotonic() - started:.0f} s)", flush=True)
-                passed += 1
+        return acceptance.go_through(steps.all_of(flink, work, quick), only)
     finally:
         work.stop()
-    return failed, passed
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ from typing import Any
 
 import psutil
 
+from tests.acceptance import Step
 from tests.flink import artifacts, pictures, project
 from tests.flink.cluster import Cluster, every
-
-Step = tuple[str, Callable[[], None], bool]
-"""Name, what it does, and whether nothing can follow where it fails."""
 
 LOCAL, FLINK = "local", "flink"
 _RUN_SECONDS, _HELD_SECONDS, _GIVEN_UP_SECONDS = 1800, 900, 30
