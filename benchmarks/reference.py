@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,5 +52,6 @@ def write_split(folder: Path, encoded: Sequence[bytes], labels: Sequence[int], s
             lengths.append(len(record))
     names = [str(label) for label in range(classes)]
     ids = [contents.id_of(picture) for picture in encoded]
+    os.makedirs(os.path.dirname(contents.beside(path)), exist_ok=True)
     contents.write(contents.beside(path), ids, [names[label] for label in labels], lengths)
     return dataset.read([path], size, size, names)

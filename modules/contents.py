@@ -70,12 +70,11 @@ def write(path: str, ids: Sequence[str], labels: Sequence[str], record_bytes: Se
     """Write down what a file of records holds, on any file system that TFX knows.
 
     Args:
-      path: at the end as `beside` has it; the folder is made.
+      path: in a folder that is there; at the end as `beside` has it.
       ids: of the pictures, in the order of the records.
       labels: likewise.
       record_bytes: length of each record.
     """
-    fileio.makedirs(os.path.dirname(path))
     columns = {
         _ID: pa.array(ids, pa.string()),
         _LABEL: pa.array(labels, pa.string()),

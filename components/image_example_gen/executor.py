@@ -9,10 +9,12 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
+import tensorflow as tf
 from tfx import types
 from tfx.components.example_gen import utils
 from tfx.components.util import examples_utils
@@ -42,6 +44,9 @@ SETTINGS_KEY = "settings"
 LOCATIONS_KEY = "locations"
 VOLUME_KEY, LISTED_KEY = "volume", "listed"
 PICTURES_PROPERTY = "pictures"
+
+_TRIES, _PAUSE = 20, 0.25
+"""How often, and after how many seconds, what is in the way of a folder's removal is waited for."""
 
 _log = logging.getLogger("finetune.components.image_example_gen")
 
@@ -94,8 +99,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 _ingest(pipeline, listed, units, portion, put_into, settings, folders, count, aside, report)
         finally:
             for folder in (aside, told):
-                with contextlib.suppress(OSError):
-                    fileio.rmtree(folder)
+                _remove(folder)
         for name in (*rejects.GATHERED_FILES, *belonging.FILES):
             if not fileio.exists(os.path.join(report, name)):  # there was nothing to say
                 io_utils.write_string_file(os.path.join(report, name), "")
@@ -123,6 +127,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
         examples.set_int_custom_property(PICTURES_PROPERTY, summary.total)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder; what workers of a job that was ended are still at may be written for a moment."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            fileio.rmtree(folder)
+        if not fileio.exists(folder):
+            return
+        time.sleep(_PAUSE)
 
 
 def _ingest(

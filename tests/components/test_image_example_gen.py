@@ -428,3 +428,24 @@ def test_everything_that_travels_to_a_worker_can_be_pickled() -> None:
         shards.WriteShard("x", True),
     ):
         assert pickle.loads(pickle.dumps(function)).__class__ is function.__class__
+
+
+def test_a_folder_that_workers_still_write_into_is_removed_once_they_are_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").mkdir()
+    removed, tries = executor.fileio.rmtree, []
+
+    def disturbed(folder: str) -> None:
+        tries.append(folder)
+        if len(tries) == 1:
+            raise tf.errors.FailedPreconditionError(None, None, f"{folder}; Directory not empty")
+        removed(folder)
+        if len(tries) == 2:
+            (tmp_path / "aside").mkdir()
+
+    monkeypatch.setattr(executor, "_PAUSE", 0)
+    monkeypatch.setattr(executor.fileio, "rmtree", disturbed)
+    executor._remove(str(tmp_path / "aside"))
+    assert len(tries) == 3
+    assert not (tmp_path / "aside").exists()

@@ -275,15 +275,13 @@ def test_a_worker_that_wakes_when_another_has_taken_its_place_changes_nothing(
     monkeypatch.setattr(shards, "number", lambda *_: 3)
     monkeypatch.setattr(shards.WriteShard, "_write", slow)
     monkeypatch.setattr(shards.WriteShard, "process", twice)
-    rmtree = executor.fileio.rmtree
-    monkeypatch.setattr(executor.fileio, "rmtree", lambda _: None)  # it must not be the missing folder that stops it
+    monkeypatch.setattr(executor, "_remove", lambda _: None)  # it must not be the missing folder that stops it
     ingest(folder, done)
     before = files_below(done / "examples")
     assert len(before) == 18
     go_on.set()
     late[0].join()
     assert files_below(done / "examples") == before
-    rmtree(str(done / "tmp"))
 
 
 def files_below(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -30,6 +30,7 @@ def write_split(
             for record in records:
                 writer.write(record)
         ids, names = [contents.id_of(encoded[place]) for place in part], [str(labels[place]) for place in part]
+        Path(contents.beside(str(file))).parent.mkdir(parents=True, exist_ok=True)
         contents.write(contents.beside(str(file)), ids, names, [len(record) for record in records])
         files.append(str(file))
     height, width, _ = pictures[0].shape
@@ -115,6 +116,7 @@ def test_a_million_pictures_are_known_at_start_and_few_of_them_read(tmp_path: Pa
     labels = ["cat", "dog"] * (A_FILE // 2)
     for number, file in enumerate(files):
         ids = [f"{number:08x}{place:024x}" for place in range(A_FILE)]
+        Path(contents.beside(file)).parent.mkdir(parents=True, exist_ok=True)
         contents.write(contents.beside(file), ids, labels, [len(record)] * A_FILE)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
