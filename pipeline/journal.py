@@ -66,10 +66,12 @@ def note_node(
       node_id: of the node.
       state: `done`, `cached` or `failed`.
       failures: its attempts that did not end well.
-      seconds: of the one that did.
+      seconds: of the one that did; a look by a later pod, which finds it done, takes the place of none.
     """
     store, name = mlmd.MetadataStore(connection), _node_name(run_id, node_id)
     before = _read(store, _NODE_TYPE, name, NodeRecord)
+    if before and before.state == state and before.seconds is not None:
+        seconds = before.seconds
     failed = [*(before.failures if before else []), *failures]
     _write(store, _NODE_TYPE, name, NodeRecord(state=state, seconds=seconds, failures=failed))
 

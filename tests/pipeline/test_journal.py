@@ -107,6 +107,12 @@ def test_failures_of_several_pods_add_up_and_the_last_state_counts(connection: j
     assert journal.read_node(connection, run, "Tuner") == journal.NodeRecord(state="cached")
 
 
+def test_a_node_that_a_later_pod_finds_done_took_what_it_took(connection: journal.Connection, run: str) -> None:
+    journal.note_node(connection, run, "Transform", "done", seconds=60.0)
+    journal.note_node(connection, run, "Transform", "done", seconds=0.3)
+    assert journal.read_node(connection, run, "Transform") == journal.NodeRecord(state="done", seconds=60.0)
+
+
 def test_an_end_is_read_as_it_was_written(connection: journal.Connection, run: str) -> None:
     ending = PUBLISHED.model_copy(update={"run": run})
     assert journal.note_end(connection, ending, now())
