@@ -269,7 +269,7 @@ def test_serve_check_finds_what_was_published_and_says_when_it_is_something_else
     # What is said to be published answers otherwise, and has another number.
     info = model_info.read(store.path(live))
     assert info is not None
-    changed = info.model_copy(update={"version": live + 1, "warmup": [row[::-1] for row in info.warmup]})
+    changed = info.model_copy(update={"version": live + 1, "warmup": [[*row[1:], row[0]] for row in info.warmup]})
     (other / str(live) / model_info.FILE).write_text(changed.model_dump_json())
     bad = check("--endpoint", endpoints["gRPC"], "--model", str(other / str(live)))
     assert bad.code == 1
