@@ -33,7 +33,7 @@ def watch(server: Pipelines, run_id: str, once: bool, metadata_url: str | None, 
         show = (lambda tasks: None) if once else table.show
         watched = follow.watch(server, run_id, show, table.say, once, patience, words)
         if status.is_finished(watched.run):
-            explained = follow.explain(watched, words, server.namespace)
+            explained = follow.explain(watched, words)
         else:
             explained = follow.Explained(watched.tasks, None, [])
         table.show(explained.tasks)

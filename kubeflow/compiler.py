@@ -73,7 +73,6 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
     uncached = [name for name in nodes if not tasks.settings(config, name).cache]
     run_parameters = parameters.parameters(config)
     check_group = groups.Group((tasks.UP_TO_DATE,))
-
     made = groups.groups(config, nodes)
 
     def task_of(group: groups.Group, values: dict[str, Any]) -> dsl.PipelineTask:
@@ -93,7 +92,7 @@ def compile_pipeline(config: schema.Config, image: str, output: Path) -> int:
             for group in made:
                 task = task_of(group, values)
                 task.set_display_name(group.title)
-                upstream = dict.fromkeys(one for name in group.nodes for one in nodes[name].upstream_nodes)
+                upstream = (one for name in group.nodes for one in nodes[name].upstream_nodes)
                 task.after(*dict.fromkeys(tasks_of[one] for one in upstream if one not in group.nodes))
                 tasks_of |= dict.fromkeys(group.nodes, task)
                 if "InfraValidator" in group.nodes:

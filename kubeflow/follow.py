@@ -61,7 +61,7 @@ class Words:
     """
 
     def __init__(self, url: str | None, namespace: str | None):
-        self._url, self._namespace = url, namespace or DEFAULT_NAMESPACE
+        self._url, self.namespace = url, namespace or DEFAULT_NAMESPACE
         self._open = contextlib.ExitStack()
         self._connection: journal.Connection | None = None
         self._was_reached = False
@@ -88,7 +88,7 @@ class Words:
             return {}, None
         try:
             if self._connection is None:
-                self._connection = self._open.enter_context(inside.metadata(self._url, platform, self._namespace))
+                self._connection = self._open.enter_context(inside.metadata(self._url, platform, self.namespace))
             self._was_reached = True
             found = {one: journal.read_node(self._connection, run_id, one) for one in nodes}
             ended = journal.read_end(self._connection, run_id)
@@ -157,15 +157,14 @@ def watch(
         time.sleep(_SECONDS)
 
 
-def explain(watched: Watched, words: Words, namespace: str | None) -> Explained:
+def explain(watched: Watched, words: Words) -> Explained:
     """Find out from ML Metadata what a run that ended says of itself; where that can't be reached, say what shows it.
 
     Args:
       watched: the run.
       words: of its nodes.
-      namespace: of the run; None takes Kubeflow's own.
     """
-    run_id, namespace = watched.run.run_id, namespace or DEFAULT_NAMESPACE
+    run_id, namespace = watched.run.run_id, words.namespace
     if watched.state == status.FAILED and not any(one.seconds for one in watched.tasks):
         return Explained(watched.tasks, None, [_never_began(watched.run, namespace)])
     lines: list[str] = []

@@ -18,12 +18,17 @@ class Group(NamedTuple):
     @property
     def name(self) -> str:
         """Of its task: the node's, or from the first to the last."""
-        return self.nodes[0] if len(self.nodes) == 1 else f"{self.nodes[0]}To{self.nodes[-1]}"
+        return "To".join(self._ends)
 
     @property
     def title(self) -> str:
         """What the page of a run calls it."""
-        return self.nodes[0] if len(self.nodes) == 1 else f"{self.nodes[0]} to {self.nodes[-1]}"
+        return " to ".join(self._ends)
+
+    @property
+    def _ends(self) -> dict[str, None]:
+        """The first node and the last, which may be one."""
+        return dict.fromkeys((self.nodes[0], self.nodes[-1]))
 
 
 def groups(config: schema.Config, nodes: Iterable[str]) -> list[Group]:

@@ -53,9 +53,8 @@ def of_pod(config: schema.Config, nodes: Sequence[str], on_beam: Collection[str]
     if len(nodes) == 1:
         return settings(config, nodes[0], on_beam=nodes[0] in on_beam)
     heavy = any(node_id in on_beam or node_id in _HEAVY_NODES for node_id in nodes)
-    # None of them asks for anything of its own, and GPUs are for nodes that do.
-    common = config.model_copy(update={"kubeflow": config.kubeflow.model_copy(update={"nodes": {}})})
-    found = settings(common, UP_TO_DATE, on_beam=heavy)
+    # None of them has anything of its own, and GPUs are for nodes that do: it is as with what is no node at all.
+    found = settings(config, UP_TO_DATE, on_beam=heavy)
     seconds = found.timeout_seconds and found.timeout_seconds * len(nodes)
     return found.model_copy(update={"timeout_seconds": seconds})
 

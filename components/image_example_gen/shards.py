@@ -23,7 +23,6 @@ DUPLICATES, WRITTEN = "duplicates", "written"
 PARTS, SPLITS = "parts", "splits"
 """What is known of a shard: its pictures, as they were put aside, and the splits of them by content hash."""
 
-
 _LEAST, _LEAST_FROM = 16, 1_000
 """Shards of that many pictures: each is a task of its own for a cluster, whatever they weigh."""
 
