@@ -71,8 +71,9 @@ def write_evaluation(folder: Path) -> Path:
     model = Classifier()
     with devices.full_float32(), tf.io.TFRecordWriter(str(folder / samples.SAMPLES_FILE)) as writer:
         for seed in range(3):
-            picture = features.bytes_feature(random_picture(seed))
-            example = tf.train.Example(features=tf.train.Features(feature={features.IMAGE: picture})).SerializeToString()
+            picture, path = random_picture(seed), f"{seed}.png".encode()
+            feature = {features.IMAGE: features.bytes_feature(picture), features.PATH: features.bytes_feature(path)}
+            example = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
             said = {key: value.numpy() for key, value in model.classify_examples(tf.constant([example])).items()}
             for _, record in samples._samples({"input": [example], "predictions": said}):
                 writer.write(record)
