@@ -49,7 +49,9 @@ _JAVA = [
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _ENDED = {"FINISHED", "FAILED", "CANCELED"}
-_HARNESS = re.compile(r'SdkHarness\("localhost:(\d+)"')
+HARNESS = re.compile(r'SdkHarness\("localhost:(\d+)"')
+"""In the code of one; the port is its task manager's."""
+PIDS = "pids"
 HOLD = "FINETUNE_FLINK_HOLD"
 WANTED, HELD = "wanted", "held"
 """How harnesses are held; `tests.flink.harness` says what they do."""
@@ -102,10 +104,11 @@ class Cluster:
     Args:
       found: what it is made of.
       folder: for configurations, logs and all that the processes put aside; `pids` in it names them.
+      pinned: whether each task manager, and with it its harnesses, keeps to one core, in turn.
     """
 
-    def __init__(self, found: binaries.Binaries, folder: Path):
-        self._found, self._folder = found, folder
+    def __init__(self, found: binaries.Binaries, folder: Path, pinned: bool = False):
+        self._found, self._folder, self._pinned = found, folder, pinned
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         rest, self._rpc, pool = _free_ports(3)
         self.master, self.worker_pool = f"{_HOST}:{rest}", f"{_HOST}:{pool}"
@@ -148,7 +151,9 @@ class Cluster:
         # The jar is here, as a worker that is kept between stages is kept by a class of it.
         jars = f"{self._found.flink}/*:{self.job_server}"
         memory = ["-XX:MaxDirectMemorySize=512m", "-XX:MaxMetaspaceSize=256m"]
-        self._start(name, list(self._java(name, _OF_TASK_MANAGER, jars, 896, *memory)))
+        cores = sorted(os.sched_getaffinity(0))
+        pin = ["taskset", "--cpu-list", str(cores[len(self.task_managers()) % len(cores)])] if self._pinned else []
+        self._start(name, [*pin, *self._java(name, _OF_TASK_MANAGER, jars, 896, *memory)])
 
     def wait_for(self, task_managers: int) -> None:
         """Wait until so many task managers are registered."""
@@ -180,7 +185,7 @@ class Cluster:
         found = {}
         for child in psutil.Process(self._processes["worker-pool"].pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if port := _HARNESS.search(" ".join(child.cmdline())):
+                if port := HARNESS.search(" ".join(child.cmdline())):
                     found[child.pid] = owners.get(int(port[1]), "")
         return found
 
@@ -270,20 +275,21 @@ class Cluster:
                 start_new_session=True,  # Ctrl-C is for whoever runs the cluster, and children go with their group
             )
         pids = {name: process.pid for name, process in self._processes.items()}
-        (self._folder / "pids").write_text(json.dumps(pids))
+        (self._folder / PIDS).write_text(json.dumps(pids))
 
 
 @contextlib.contextmanager
-def running(task_managers: int) -> Iterator[Cluster]:
+def running(task_managers: int, pinned: bool = False) -> Iterator[Cluster]:
     """Bring a cluster up, and end it whatever happens; SIGTERM is as Ctrl-C.
 
     Args:
       task_managers: how many.
+      pinned: whether each keeps to one core.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = binaries.fetch()
     with TemporaryDirectory(prefix="finetune-flink-", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(found, Path(folder))
+        cluster = Cluster(found, Path(folder), pinned)
         try:
             cluster.start(task_managers)
             yield cluster
@@ -318,10 +324,11 @@ def _dying_with_parent() -> list[str]:
 
 @click.command()
 @click.option("--task-managers", default=2, show_default=True, help="Of one slot each.")
-def main(task_managers: int) -> None:
+@click.option("--pinned", is_flag=True, help="Each task manager and its Python keep to one core, in turn.")
+def main(task_managers: int, pinned: bool) -> None:
     """Bring up a Flink on this machine, print where it is, and stay until interrupted."""
     try:
-        with running(task_managers) as cluster:
+        with running(task_managers, pinned) as cluster:
             print(json.dumps(cluster.describe()), flush=True)
             signal.pause()
     except KeyboardInterrupt:
