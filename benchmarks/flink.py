@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def flink(task_managers: int) -> Iterator[tuple[str, ...]]:
             keys = ("master", "job_server_jar", "worker_pool")
             yield ("beam.runner=flink", *(f"beam.flink.{key}={found[key]}" for key in keys))
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
 
 
 def seconds_of_imports() -> float:
