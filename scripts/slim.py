@@ -22,6 +22,12 @@ UNUSED = [
     "agentplatform",
     "tensorflow_estimator",
     "apache_beam/examples",
+    "IPython",  # notebooks, which other packages look for each time they are imported
+    "ipywidgets",
+    "jedi",
+    "prompt_toolkit",
+    "pymongo",
+    "bson",
     "*/tests",
     "*/*/tests",
     "*/*/*/tests",
