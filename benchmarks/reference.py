@@ -42,16 +42,16 @@ def write_split(folder: Path, encoded: Sequence[bytes], labels: Sequence[int], s
 
     from modules import contents, dataset, features
 
-    path, lengths = str(folder / "records.gz"), []
+    path, rows = str(folder / "records.gz"), []
+    names = [str(label) for label in range(classes)]
     folder.mkdir(parents=True)
     with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions("GZIP", compression_level=0)) as writer:
-        for picture in encoded:
+        for number, picture in enumerate(encoded):
             feature = {features.IMAGE: features.bytes_feature(picture)}
             record = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
             writer.write(record)
-            lengths.append(len(record))
-    names = [str(label) for label in range(classes)]
-    ids = [contents.id_of(picture) for picture in encoded]
+            own_id = contents.id_of(picture)
+            rows.append(contents.Row(own_id, names[labels[number]], len(record), f"{number}", own_id))
     os.makedirs(os.path.dirname(contents.beside(path)), exist_ok=True)
-    contents.write(contents.beside(path), ids, [names[label] for label in labels], lengths)
+    contents.write(contents.beside(path), rows)
     return dataset.read([path], size, size, names)

@@ -361,6 +361,9 @@ def _print_outcome(outcome: Outcome) -> None:
     click.echo(f"test accuracy  {rows[gate.ACCURACY].value:.4f} on {rows['test examples'].value:.0f} pictures")
     click.echo(f"baseline       {_baseline(gate.comparison(outcome.checks))}")
     _print_checks(outcome.checks)
+    if outcome.suspects is not None:
+        count, path = outcome.suspects
+        click.echo(f"suspects       {f'{count} labels may be wrong: {path}' if count else 'no label seems to be wrong'}")
     click.echo(f"gate           {'blessed' if outcome.blessed else 'refused'}")
     for failure in outcome.failures:
         click.echo(f"can't serve    {failure}")

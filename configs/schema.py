@@ -352,13 +352,25 @@ class Evaluation(_Section):
     """Longest median time of one picture through the served graph on one core of the machine that evaluates, without its
     GPUs, in milliseconds; a machine that is busy with something else ends the run, to be tried again. null turns this bound
     off."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Cross-validation for few pictures: train so many times, each time without another part of train and eval, on kept
+    features of the frozen prefix, and have each picture answered by the model that has not seen it. Gives an accuracy on all
+    of them, and the labels that may be wrong. Groups stay together. null does without."""
+    min_fold_accuracy: Fraction | None = None
+    """Lowest accuracy over the folds that passes; null turns this bound off."""
     fail_when_refused: bool = False
     """On Kubeflow, whether the last step of a run fails where nothing was published; `finetune run` always says so by its
     exit code."""
 
     @pydantic.model_validator(mode="after")
     def _floors_can_be_met(self) -> Evaluation:
-        floors = {"min_accuracy": self.min_accuracy, "min_recall": self.min_recall}
+        if self.min_fold_accuracy is not None and self.folds is None:
+            raise ValueError(f"min_fold_accuracy = {self.min_fold_accuracy:g} needs folds, e.g. 5")
+        floors = {
+            "min_accuracy": self.min_accuracy,
+            "min_recall": self.min_recall,
+            "min_fold_accuracy": self.min_fold_accuracy,
+        }
         floors |= {f"min_recall_of.{label}": floor for label, floor in self.min_recall_of.items()}
         floors |= {f"min_top_k_accuracy.{k}": floor for k, floor in self.min_top_k_accuracy.items()}
         for key, floor in floors.items():
@@ -552,6 +564,17 @@ class Config(_Section):
     beam: Beam = Beam()
     notify: Notify = Notify()
     kubeflow: Kubeflow = Kubeflow()
+
+    @pydantic.model_validator(mode="after")
+    def _folds_can_be_trained(self) -> Config:
+        folds, why = self.evaluation.folds, ""
+        if self.tuning.trials:
+            why = f"tuning.trials = {self.tuning.trials}: the search chooses by pictures that folds hold out; expected 0"
+        if self.training.cache.views == 0:
+            why = "training.cache.views = 0: folds are trained on kept features; expected auto, or 1 or more"
+        if folds is not None and why:
+            raise ValueError(f"evaluation.folds = {folds} does not go with {why}, or evaluation.folds = null")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _batches_can_be_mixed(self) -> Config:

@@ -17,10 +17,10 @@ GRACE_SECONDS = 300
 _LIGHT, _HEAVY = {"cpu": "250m", "memory": "2Gi"}, {"cpu": "1", "memory": "8Gi"}
 _RETRIES = {"retries": 2, "retry_seconds": 30, "cache": True}
 _LONGEST_BACKOFF = 3600
-COMPUTING = {"Trainer", "Tuner", EVALUATOR}
+COMPUTING = {"CrossValidator", "Trainer", "Tuner", EVALUATOR}
 """Nodes that gain from a GPU: they compute with TensorFlow's kernels."""
 
-_HEAVY_NODES = {"Trainer", "Tuner"}
+_HEAVY_NODES = {"CrossValidator", "Trainer", "Tuner"}
 _UNBOUNDED = 30 * 24 * 3600
 """Stands for no timeout, in seconds: Kubernetes' own clocks want a number."""
 

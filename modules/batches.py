@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from modules import checkpoint, dataset, feature_cache, model, optimizers, progress, segments
@@ -155,6 +156,20 @@ class FromFeatures:
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
         return feature_cache.evaluation_batches(self._eval, _evaluation_batch_size(len(self._eval), self._config))
+
+    def predict(self, split: dataset.Split) -> np.ndarray:
+        """Return what the model says of pictures as they are: float32 `[pictures, classes]`, in the split's order.
+
+        Args:
+          split: whose pictures.
+        """
+        (view,) = self._cache.views([feature_cache.Wanted("held-out view", split)], self._budget)
+        said = self.model.predict(
+            feature_cache.evaluation_batches(view, _evaluation_batch_size(len(view), self._config)), verbose=0
+        )
+        found = np.empty(said.shape, np.float32)
+        found[np.argsort(split.contents.ids)] = said
+        return found
 
 
 def prepare(

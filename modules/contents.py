@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,28 @@ import pyarrow.parquet
 from tfx.dsl.io import fileio
 
 _FOLDER = "contents"
-_ID, _LABEL, _BYTES = "id", "label", "bytes"
+_ID, _LABEL, _BYTES, _PATH, _GROUP = "id", "label", "bytes", "path", "group"
+_SCHEMA = pa.schema({_ID: pa.string(), _LABEL: pa.string(), _BYTES: pa.int64(), _PATH: pa.string(), _GROUP: pa.string()})
+
+
+class Row(NamedTuple):
+    """A picture in a file of records."""
+
+    id: str
+    label: str
+    bytes: int
+    """Length of its record."""
+    path: str
+    """Below the source."""
+    group: str
+    """The content hash that stands for all that shares a split with it."""
+
+
+class Origins(NamedTuple):
+    """Where the pictures of a split come from: path below the source and group, as `Row` has them, in the files' order."""
+
+    paths: list[str]
+    groups: list[str]
 
 
 class Contents(NamedTuple):
@@ -45,6 +66,14 @@ class Contents(NamedTuple):
         order = np.argsort(self.ids)
         return hashlib.sha256(self.ids[order].tobytes() + self.label_ids[order].tobytes()).hexdigest()
 
+    def part(self, places: np.ndarray) -> Contents:
+        """Return what is known of some pictures.
+
+        Args:
+          places: of them, int64.
+        """
+        return self._replace(ids=self.ids[places], label_ids=self.label_ids[places], record_bytes=self.record_bytes[places])
+
 
 def id_of(encoded: bytes) -> str:
     """Return the id of a picture: 32 hexadecimal digits of its SHA-256.
@@ -66,22 +95,16 @@ def beside(record_file: str) -> str:
     return os.path.join(root, _FOLDER, split_name, f"{name}.parquet")
 
 
-def write(path: str, ids: Sequence[str], labels: Sequence[str], record_bytes: Sequence[int]) -> None:
+def write(path: str, rows: Iterable[Row]) -> None:
     """Write down what a file of records holds, on any file system that TFX knows.
 
     Args:
       path: in a folder that is there; at the end as `beside` has it.
-      ids: of the pictures, in the order of the records.
-      labels: likewise.
-      record_bytes: length of each record.
+      rows: of the pictures, in the order of the records.
     """
-    columns = {
-        _ID: pa.array(ids, pa.string()),
-        _LABEL: pa.array(labels, pa.string()),
-        _BYTES: pa.array(record_bytes, pa.int64()),
-    }
+    columns = zip(*rows, strict=True)
     content = pa.BufferOutputStream()
-    pa.parquet.write_table(pa.table(columns), content)
+    pa.parquet.write_table(pa.table([*columns], _SCHEMA), content)
     with fileio.open(path, "wb") as opened:
         opened.write(content.getvalue().to_pybytes())
 
@@ -96,11 +119,7 @@ def read(record_files: Sequence[str], labels: Sequence[str]) -> Contents:
     Raises:
       ValueError: a label is not in the vocabulary.
     """
-    tables = []
-    for file in record_files:
-        with fileio.open(beside(file), "rb") as opened:
-            tables.append(pa.parquet.read_table(pa.BufferReader(opened.read())))
-    table = pa.concat_tables(tables)
+    table = _read(record_files, [_ID, _LABEL, _BYTES])
     label_ids = pa.compute.index_in(table[_LABEL], pa.array(labels, pa.string()))
     if label_ids.null_count:
         unknown = table[_LABEL].filter(pa.compute.is_null(label_ids)).unique().to_pylist()
@@ -111,6 +130,24 @@ def read(record_files: Sequence[str], labels: Sequence[str]) -> Contents:
         table[_BYTES].to_numpy(),
         len(labels),
     )
+
+
+def origins(record_files: Sequence[str]) -> Origins:
+    """Return where the pictures in files of records come from, without a look at the records.
+
+    Args:
+      record_files: one after the other.
+    """
+    table = _read(record_files, [_PATH, _GROUP])
+    return Origins(table[_PATH].to_pylist(), table[_GROUP].to_pylist())
+
+
+def _read(record_files: Sequence[str], columns: list[str]) -> pa.Table:
+    tables = []
+    for file in record_files:
+        with fileio.open(beside(file), "rb") as opened:
+            tables.append(pa.parquet.read_table(pa.BufferReader(opened.read()), columns=columns))
+    return pa.concat_tables(tables)
 
 
 def _distinct(ids: np.ndarray) -> np.ndarray:

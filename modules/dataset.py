@@ -28,7 +28,7 @@ def numbers(ids: np.ndarray) -> np.ndarray:
 
 
 class Split(NamedTuple):
-    """A split as ImageExampleGen wrote it, and the size that its pictures get."""
+    """A split as ImageExampleGen wrote it, or a part of one, and the size that its pictures get."""
 
     files: tuple[str, ...]
     """Gzipped TFRecords of tf.Example with the raw features."""
@@ -37,6 +37,19 @@ class Split(NamedTuple):
     width: int
     """Pixels."""
     contents: contents_of.Contents
+    """What is in it."""
+    in_files: contents_of.Contents
+    """All that its files hold."""
+    places: np.ndarray
+    """Of its pictures in the files, ascending, int64 `[pictures]`."""
+
+    def part(self, places: np.ndarray) -> Split:
+        """Return a split of some of the pictures.
+
+        Args:
+          places: in the order of this split, ascending, int64.
+        """
+        return self._replace(contents=self.contents.part(places), places=self.places[places])
 
 
 def read(files: Sequence[str], height: int, width: int, labels: Sequence[str]) -> Split:
@@ -48,7 +61,8 @@ def read(files: Sequence[str], height: int, width: int, labels: Sequence[str]) -
       width: of the pictures, in pixels.
       labels: the vocabulary; a label's id is its place there.
     """
-    return Split(tuple(files), height, width, contents_of.read(files, labels))
+    contents = contents_of.read(files, labels)
+    return Split(tuple(files), height, width, contents, contents, np.arange(contents.total))
 
 
 def pictures(split: Split, wanted: np.ndarray | None = None) -> tf.data.Dataset:
@@ -56,19 +70,18 @@ def pictures(split: Split, wanted: np.ndarray | None = None) -> tf.data.Dataset:
 
     Args:
       split: whose pictures.
-      wanted: places in that order, int64, ascending; None means all of them.
+      wanted: places in the split's order, int64, ascending; None means all of them.
 
     Returns:
-      A dataset of (uint8 pixels `[height, width, 3]`, place in the order of the files, int64).
+      A dataset of (uint8 pixels `[height, width, 3]`, place in the split's order, int64).
     """
-    total = split.contents.total
-    mask = np.full(total, wanted is None)
-    if wanted is not None:
-        mask[wanted] = True
-    lengths = split.contents.record_bytes
+    in_files = np.full(split.in_files.total, -1)
+    chosen_places = np.arange(split.contents.total) if wanted is None else wanted
+    in_files[split.places[chosen_places]] = chosen_places
+    lengths = split.in_files.record_bytes
     spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
 
-    def decode(record: tf.Tensor, place: tf.Tensor, _: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode(record: tf.Tensor, place: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # A picture with another one's label would go unnoticed.
         same = tf.debugging.assert_equal(tf.strings.length(record, "BYTE"), tf.cast(length, tf.int32), _OTHER_RECORDS)
         with tf.control_dependencies([same]):
@@ -78,9 +91,9 @@ def pictures(split: Split, wanted: np.ndarray | None = None) -> tf.data.Dataset:
     # Where records are missing empty ones are read, which are none of those that are told of.
     missing = tf.data.Dataset.from_tensors("").repeat()
     records = tf.data.TFRecordDataset(list(split.files), compression_type="GZIP").concatenate(missing)
-    known = tf.data.Dataset.from_tensor_slices((np.arange(total), mask, lengths))
+    known = tf.data.Dataset.from_tensor_slices((in_files, lengths))
     numbered = tf.data.Dataset.zip(records, known).map(lambda record, rest: (record, *rest))
-    chosen = numbered.filter(lambda record, place, is_wanted, length: is_wanted)
+    chosen = numbered.filter(lambda record, place, length: place >= 0)
     return chosen.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 

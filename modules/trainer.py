@@ -36,11 +36,17 @@ class Inputs(NamedTuple):
     transform_output: tft.TFTransformOutput
 
 
+class NothingKeptError(ValueError):
+    """A training that would have no kept features; the message says what it depends on."""
+
+
 class Trained(NamedTuple):
     """The result of a training."""
 
     classifier: keras.Model
     """From images in 0 to 255 to probabilities, with the best epoch's weights; float32 whatever it was trained in."""
+    batches: batches.Batches
+    """What it was fed with; its model has the same weights."""
     score: float
     """The best epoch's loss or accuracy on the eval split, whichever `early_stopping.monitor` says."""
 
@@ -67,7 +73,7 @@ def read_inputs(fn_args: FnArgs) -> Inputs:
     """
     image = fn_args.custom_config["image"]
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    labels = [label.decode() for label in transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)]
+    labels = labels_of(transform_output)
 
     def split(patterns: list[str]) -> dataset.Split:
         files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
@@ -76,19 +82,34 @@ def read_inputs(fn_args: FnArgs) -> Inputs:
     return Inputs(split(fn_args.train_files), split(fn_args.eval_files), transform_output)
 
 
-def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Trained:
+def labels_of(transform_output: tft.TFTransformOutput) -> list[str]:
+    """Return the labels by id.
+
+    Args:
+      transform_output: what Transform learnt.
+    """
+    return [label.decode() for label in transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)]
+
+
+def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None, only_if_kept: bool = False) -> Trained:
     """Fit a classifier in the phases of the configuration; an interrupted training goes on where it was.
 
     Args:
       inputs: the data.
       config: as `run_fn` gets it.
       log_dir: folder for TensorBoard's logs, a subfolder a phase; None writes none.
+      only_if_kept: whether to train only where the frozen prefix's features can be kept.
+
+    Raises:
+      NothingKeptError: they were to be kept, and can't be.
     """
     work_dir = Path(config["work_dir"])
     policy = devices.precision(config["training"]["precision"])
     with devices.strategy(config["training"]["batch_size"], inputs.evaluation.contents.total).scope():
         classifier = build(inputs.train, config, policy)
         source = batches.prepare(classifier, inputs.train, inputs.evaluation, config, work_dir)
+        if only_if_kept and not source.kept:
+            raise NothingKeptError("no features of a frozen prefix can be kept; the log says why, after `feature cache`")
         jit_compile = devices.jit_compile(config["training"]["xla"], source.kept, policy)
         progress.logger.info("training on %s", devices.describe(policy, jit_compile))
         # What is trained, and so its state, differs with the batches and with what the devices compute in.
@@ -97,7 +118,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None) -> Tra
         checkpoint.prune(state_dir.parent, keep=state_dir.name)
         options = fitting.Options(jit_compile, log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
-    return Trained(in_float32(classifier, inputs.train, config), score)
+    return Trained(in_float32(classifier, inputs.train, config), source, score)
 
 
 def build(split: dataset.Split, config: Mapping[str, Any], policy: str) -> keras.Model:

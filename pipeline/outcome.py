@@ -12,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator import constants as evaluator_constants
 
 from components.baseline_resolver.strategy import PUSHED_DESTINATION
+from components.cross_validator import suspects
 from components.data_gate import executor as data_gate
 from components.data_gate import findings
 from components.image_example_gen import belonging, rejects
@@ -56,6 +57,7 @@ class Outcome:
       blessed: whether the gate let the model pass.
       failures: why the exported model can't be served, a line each; empty if it can.
       pushed_to: folder of the pushed version; None if the model was refused, or rolled back before.
+      suspects: how many labels may be wrong, and the CSV that names them; None without cross-validation.
     """
 
     data: DataOutcome
@@ -63,6 +65,7 @@ class Outcome:
     blessed: bool
     failures: tuple[str, ...]
     pushed_to: str | None
+    suspects: tuple[int, str] | None = None
 
     def ending(self, pipeline: str, run_id: str, unchanged: bool, look: str) -> Ending:
         """Return how the run ended, in words and numbers.
@@ -108,6 +111,7 @@ def read(connection: Connection, run_id: str) -> Outcome:
         blessed=is_blessed(artifacts["Evaluator", "blessing"]),
         failures=tuple(_serving_failures(artifacts)),
         pushed_to=pushed_to(artifacts["Pusher", "pushed_model"]),
+        suspects=_suspects(artifacts.get(("CrossValidator", "cross_validation"))),
     )
 
 
@@ -119,6 +123,10 @@ def read_data(connection: Connection, run_id: str) -> DataOutcome:
       run_id: of the run.
     """
     return _data_outcome(read_outputs(connection, run_id))
+
+
+def _suspects(found: metadata_store_pb2.Artifact | None) -> tuple[int, str] | None:
+    return None if found is None else (len(suspects.read(found.uri)), os.path.join(found.uri, suspects.FILE))
 
 
 def is_blessed(blessing: metadata_store_pb2.Artifact) -> bool:

@@ -20,6 +20,7 @@ from tfx.proto import infra_validator_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
 from components.baseline_resolver.strategy import LatestAcceptedDataStrategy, LiveBaselineStrategy
+from components.cross_validator.component import CrossValidator
 from components.data_gate import findings
 from components.data_gate.component import DataGate, DataVerdict
 from components.image_example_gen.component import ImageExampleGen
@@ -114,6 +115,7 @@ def create_pipeline(
     transform.add_upstream_node(data.gate)
     learnt_from = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
     training = _trainer_config(config, work_dir)
+    validation = _cross_validators(config, learnt_from, training)
     search = []
     if config.tuning.trials:
         tuning = {"tuning": config.tuning.model_dump(mode="json"), "code_fingerprint": code_fingerprint("modules.search")}
@@ -124,6 +126,8 @@ def create_pipeline(
         hyperparameters=search[0].outputs["best_hyperparameters"] if search else None,
         custom_config=training,
     )
+    for validator in validation:
+        trainer.add_upstream_node(validator)  # it tells sooner what can't be done, and both keep the same features
     model = trainer.outputs["model"]
     baseline = resolver.Resolver(
         strategy_class=LiveBaselineStrategy,
@@ -137,6 +141,7 @@ def create_pipeline(
         example_splits=[features.TEST],
         model=model,
         baseline_model=baseline.outputs["model"],
+        cross_validation=validation[0].outputs["cross_validation"] if validation else None,
         eval_config=evaluation.eval_config(config.evaluation),
         limits=config.evaluation.model_dump(mode="json", include={field.name for field in dataclasses.fields(gate.Limits)}),
         code_fingerprint=code_fingerprint("components.model_evaluator.executor"),
@@ -169,7 +174,10 @@ def create_pipeline(
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
-        components=[*data.in_order(), transform, *search, trainer, baseline, evaluator, check, *validators, publisher],
+        components=[
+            *(*data.in_order(), transform, *validation, *search, trainer),
+            *(baseline, evaluator, check, *validators, publisher),
+        ],
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
     )
@@ -223,7 +231,8 @@ def _data_nodes(config: schema.Config, enforce: bool) -> _DataNodes:
         anomalies=example_validator.outputs["anomalies"],
         rejects=example_gen.outputs["rejects"],
         baseline=baseline.outputs["verdict"],
-        limits=data.model_dump(include={field.name for field in dataclasses.fields(findings.Limits)}),
+        limits=data.model_dump(include={field.name for field in dataclasses.fields(findings.Limits)})
+        | {"folds": config.evaluation.folds},
         enforce=enforce,
         code_fingerprint=code_fingerprint("components.data_gate.executor"),
     )
@@ -236,6 +245,16 @@ def _fingerprint_if_here(path: str | None) -> str | None:
         return file_fingerprint(path) if path else None
     except (OSError, tf.errors.OpError):
         return None
+
+
+def _cross_validators(
+    config: schema.Config, learnt_from: dict[str, types.BaseChannel], training: dict[str, Any]
+) -> list[CrossValidator]:
+    """Cross-validation, where it is wanted, with what Trainer is told."""
+    if config.evaluation.folds is None:
+        return []
+    own = training | {"code_fingerprint": code_fingerprint("components.cross_validator.executor")}
+    return [CrossValidator(**learnt_from, folds=config.evaluation.folds, custom_config=own)]
 
 
 def _infra_validators(

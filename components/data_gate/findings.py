@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is asked of data; the configuration's `data` section says what each means."""
+    """What is asked of data; the configuration's `data` section says what each means, `evaluation` of the last."""
 
     max_rejected_fraction: float
     min_images_per_class: int
@@ -53,6 +53,7 @@ class Limits:
     missing_labels: str
     max_label_drift: float | None
     max_size_drift: float | None
+    folds: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def judge(limits: Limits, evidence: Evidence, baseline: Baseline | None) -> list
         findings += _new_labels(limits, evidence.summary, baseline.labels)
         findings += _missing_labels(limits, evidence.summary, baseline.labels - (known - evidence.summary.labels), _LAST)
         findings += _drift(limits, evidence.statistics, baseline.statistics)
-    return [*findings, *_too_few(limits, evidence.summary)]
+    return [*findings, *_too_few(limits, evidence.summary), *_too_few_for_folds(limits, evidence.summary)]
 
 
 def summed(findings: Iterable[Finding]) -> list[Finding]:
@@ -287,6 +288,18 @@ def _too_few(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
                     f"{{count}} labels have no picture in {split}, so {left_out} ({_MORE})",
                     label,
                 )
+
+
+def _too_few_for_folds(limits: Limits, summary: rejects.Summary) -> Iterator[Finding]:
+    if limits.folds is None:
+        return
+    what = f"fewer pictures in train and eval than evaluation.folds = {limits.folds}, so some folds have none of it"
+    hint = "add pictures of it, or lower evaluation.folds"
+    for label in sorted(summary.labels):
+        count = sum(summary.pictures.get((split, label), 0) for split in (features.TRAIN, features.EVAL))
+        if count < limits.folds:
+            group = f"{{count}} labels have {what} ({hint})"
+            yield Finding(WARNING, f"{label} has {count}, {what}: {hint}", group, f"{label} ({count})")
 
 
 def _allowable(policy: str, key: str, message: str, group: str = "", name: str = "") -> Finding:

@@ -45,7 +45,7 @@ def traits_of(parts: Sequence[spill.Part]) -> Iterator[Traits]:
 
 
 class AssignSplits(beam.DoFn):
-    """Turns the traits of all pictures into (shard, split by content hash).
+    """Turns the traits of all pictures into (shard, `splits.Place` by content hash).
 
     The output `lines` takes what there is to tell, as `belonging` has it.
 
@@ -73,7 +73,7 @@ class AssignSplits(beam.DoFn):
         self._deduplicate = deduplicate
 
     def process(self, everything: tuple[Any, Iterable[Traits]]) -> Iterator[Any]:
-        """Yield the splits of each shard, and what there is to tell."""
+        """Yield the places of each shard's pictures, and what there is to tell."""
         found = list(everything[1])
         table, put_into = _together(found)
         hashes = table["content_hash"].to_numpy()
@@ -82,9 +82,10 @@ class AssignSplits(beam.DoFn):
             near_copies.pairs(_signatures(found, table["row"].to_numpy()[contents]), hashes[contents].astype(bytes))
         ]
         assignment = splits.assign(table, pairs if self._joins else pairs[:0], self._shares, self._put_into | put_into)
-        by_shard: dict[int, dict[str, str]] = {}
-        for content_hash, split in zip(hashes[contents].tolist(), assignment.splits[contents].tolist(), strict=True):
-            by_shard.setdefault(preparation.shard_of(content_hash, self._shards), {})[content_hash] = split
+        by_shard: dict[int, dict[str, splits.Place]] = {}
+        names, groups = assignment.splits[contents].tolist(), hashes[assignment.firsts[contents]].tolist()
+        for content_hash, *place in zip(hashes[contents].tolist(), names, groups, strict=True):
+            by_shard.setdefault(preparation.shard_of(content_hash, self._shards), {})[content_hash] = splits.Place(*place)
         yield from by_shard.items()
         found_near = (_near_copy(table, assignment.splits, pair) for pair in pairs.tolist())
         moves = assignment.moves

@@ -181,10 +181,10 @@ def _ingest(
             assignment.AssignSplits(
                 settings["splits"], count, settings["near_copies_share_a_split"], put_into, settings["deduplicate"]
             )
-        ).with_outputs(assignment.LINES, main="splits")
+        ).with_outputs(assignment.LINES, main="places")
     )
     written = (
-        {shards.PARTS: prepared.pictures, shards.SPLITS: assigned.splits}
+        {shards.PARTS: prepared.pictures, shards.PLACES: assigned.places}
         | "Group" >> beam.CoGroupByKey()
         | "Write"
         >> beam.ParDo(shards.WriteShard(aside, settings["deduplicate"])).with_outputs(

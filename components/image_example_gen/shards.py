@@ -13,15 +13,15 @@ import apache_beam as beam
 import tensorflow as tf
 from tfx.components.example_gen import write_split
 
-from components.image_example_gen import publishing, rejects, spill
+from components.image_example_gen import publishing, rejects, spill, splits
 from components.image_example_gen.preparation import REJECTS
 from components.image_example_gen.rejects import Reject
 from components.image_example_gen.spill import Prepared
 from modules import contents
 
 DUPLICATES, WRITTEN = "duplicates", "written"
-PARTS, SPLITS = "parts", "splits"
-"""What is known of a shard: its pictures, as they were put aside, and the splits of them by content hash."""
+PARTS, PLACES = "parts", "places"
+"""What is known of a shard: its pictures, as they were put aside, and the `splits.Place` of each by content hash."""
 
 _LEAST, _LEAST_FROM = 16, 1_000
 """Shards of that many pictures: each is a task of its own for a cluster, whatever they weigh."""
@@ -55,19 +55,19 @@ class Written(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What becomes of pictures: each kept one with its split, the copies, and the conflicts."""
+    """What becomes of pictures: each kept one with its place, the copies, and the conflicts."""
 
-    kept: list[tuple[str, Prepared]]
+    kept: list[tuple[splits.Place, Prepared]]
     duplicates: list[Duplicate]
     conflicts: list[Reject]
 
 
-def judge(pictures: Iterable[Prepared], splits: Mapping[str, str], deduplicate: bool) -> Verdict:
-    """Find copies and conflicts, and give each picture its split. One picture under two labels is a conflict.
+def judge(pictures: Iterable[Prepared], places: Mapping[str, splits.Place], deduplicate: bool) -> Verdict:
+    """Find copies and conflicts, and give each picture its place. One picture under two labels is a conflict.
 
     Args:
       pictures: with all copies of each.
-      splits: of the pictures under one label, by content hash.
+      places: of the pictures under one label, by content hash.
       deduplicate: keep one of the copies.
 
     Returns:
@@ -82,7 +82,7 @@ def judge(pictures: Iterable[Prepared], splits: Mapping[str, str], deduplicate: 
             verdict.conflicts.extend(_conflict(picture, first_of) for picture in copies)
             continue
         kept = copies[:1] if deduplicate else copies
-        verdict.kept.extend((splits[content_hash], picture) for picture in kept)
+        verdict.kept.extend((places[content_hash], picture) for picture in kept)
         verdict.duplicates.extend(Duplicate(picture.path, copies[0].path) for picture in copies[len(kept) :])
     return verdict
 
@@ -106,28 +106,30 @@ class WriteShard(beam.DoFn):
     def process(self, shard: tuple[int, Mapping[str, Iterable[Any]]]) -> Iterator[Any]:
         """Write the examples of the pictures that are kept."""
         number, parts = shard[0], list(shard[1][PARTS])
-        splits = dict(collections.ChainMap(*shard[1][SPLITS]))
-        verdict = judge(itertools.chain.from_iterable(parts), splits, self._deduplicate)
-        by_split: dict[str, list[Prepared]] = {}
-        for split, picture in verdict.kept:
-            by_split.setdefault(split, []).append(picture)
+        places = dict(collections.ChainMap(*shard[1][PLACES]))
+        verdict = judge(itertools.chain.from_iterable(parts), places, self._deduplicate)
+        by_split: dict[str, list[tuple[splits.Place, Prepared]]] = {}
+        for place, picture in verdict.kept:
+            by_split.setdefault(place.split, []).append((place, picture))
         records = spill.read(parts, {(picture.aside, picture.offset) for _, picture in verdict.kept})
-        for split, pictures in by_split.items():
-            yield beam.pvalue.TaggedOutput(WRITTEN, self._write(split, number, pictures, records))
+        for split, kept in by_split.items():
+            yield beam.pvalue.TaggedOutput(WRITTEN, self._write(split, number, kept, records))
         yield from (beam.pvalue.TaggedOutput(DUPLICATES, duplicate) for duplicate in verdict.duplicates)
         yield from (beam.pvalue.TaggedOutput(REJECTS, conflict) for conflict in verdict.conflicts)
-        yield from collections.Counter((split, picture.label) for split, picture in verdict.kept).items()
+        yield from collections.Counter((place.split, picture.label) for place, picture in verdict.kept).items()
 
-    def _write(self, split: str, number: int, pictures: list[Prepared], records: dict[tuple[str, int], bytes]) -> Written:
+    def _write(
+        self, split: str, number: int, kept: list[tuple[splits.Place, Prepared]], records: dict[tuple[str, int], bytes]
+    ) -> Written:
         written = Written(split, number, publishing.new(self._aside), publishing.new(self._aside))
         # TFX takes no TFRecords but gzipped ones. Encoded pictures don't shrink, so they are stored: level 6 costs more
         # time than decoding them.
         options = tf.io.TFRecordOptions("GZIP", compression_level=0)
         with tf.io.TFRecordWriter(written.records, options) as writer:
-            for picture in pictures:
+            for _, picture in kept:
                 writer.write(records.pop((picture.aside, picture.offset)))
-        ids, labels, lengths = zip(*((one.id, one.label, one.length) for one in pictures), strict=True)
-        contents.write(written.contents, ids, labels, lengths)
+        rows = (contents.Row(one.id, one.label, one.length, one.path, place.group) for place, one in kept)
+        contents.write(written.contents, rows)
         return written
 
 

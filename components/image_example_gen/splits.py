@@ -30,12 +30,24 @@ class Move(NamedTuple):
     joined_to: str
 
 
+class Place(NamedTuple):
+    """Where a picture belongs: its split, and the content hash that stands for all that shares one with it."""
+
+    split: str
+    group: str
+
+
 class Assignment(NamedTuple):
-    """The split of each picture, `[pictures]`; those that moved, in their order; and the splits that were cut from train."""
+    """Which split each picture is in, and why."""
 
     splits: np.ndarray
+    """Of each picture, `[pictures]`."""
+    firsts: np.ndarray
+    """The first place of all that share a split with it, int64 `[pictures]`."""
     moves: list[Move]
+    """Those that moved, in their order."""
     cut: tuple[str, ...]
+    """Splits that were cut from train."""
 
 
 def split_of(key: str, splits: Mapping[str, int]) -> str:
@@ -66,7 +78,7 @@ def assign(pictures: pa.Table, joined: np.ndarray, splits: Mapping[str, int], pu
       put_into: splits that something was put into by hand, whether or not a picture of it is among these.
     """
     if not pictures.num_rows:
-        return Assignment(np.empty(0, str), [], ())
+        return Assignment(np.empty(0, str), np.empty(0, np.int64), [], ())
     contents, groups, given_names = (_coded(pictures, name) for name in ("content_hash", "group", "split"))
     cut = _cut({*given_names.values, *put_into}, splits)
     given = np.array([bool(name) for name in given_names.values])[given_names.codes]
@@ -88,7 +100,8 @@ def assign(pictures: pa.Table, joined: np.ndarray, splits: Mapping[str, int], pu
             for column, at in (("path", place), ("group", place), ("path", example[component[place]]))
         )
         moves.append(Move(path, group, str(names[own[place]]), str(names[final[place]]), other))
-    return Assignment(names[final], moves, cut)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return Assignment(names[final], first[inverse], moves, cut)
 
 
 class _Coded(NamedTuple):

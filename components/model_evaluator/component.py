@@ -12,6 +12,8 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
+from components.cross_validator import executor as cross_validator
+from components.cross_validator.component import CrossValidation
 from components.model_evaluator import executor
 
 
@@ -29,7 +31,10 @@ class ModelEvaluatorSpec(component_spec.ComponentSpec):
         executor.LIMITS_KEY: component_spec.ExecutionParameter(type=str),
         "code_fingerprint": component_spec.ExecutionParameter(type=str, optional=True),
     }
-    INPUTS = standard_component_specs.EvaluatorSpec.INPUTS
+    INPUTS = {  # noqa: RUF012
+        **standard_component_specs.EvaluatorSpec.INPUTS,
+        cross_validator.RESULT_KEY: component_spec.ChannelParameter(type=CrossValidation, optional=True),
+    }
     OUTPUTS = {  # noqa: RUF012
         **standard_component_specs.EvaluatorSpec.OUTPUTS,
         executor.PREDICTIONS_KEY: component_spec.ChannelParameter(type=Predictions),
@@ -54,6 +59,7 @@ class ModelEvaluator(base_beam_component.BaseBeamComponent):
         example_splits: Sequence[str],
         model: types.BaseChannel,
         baseline_model: types.BaseChannel | None,
+        cross_validation: types.BaseChannel | None,
         eval_config: tfma.EvalConfig,
         limits: Mapping[str, Any],
         code_fingerprint: str | None = None,
@@ -65,6 +71,7 @@ class ModelEvaluator(base_beam_component.BaseBeamComponent):
           example_splits: those that are evaluated on.
           model: channel of type `standard_artifacts.Model`, the candidate.
           baseline_model: channel of type `standard_artifacts.Model`, the model that is live; may resolve to nothing.
+          cross_validation: channel of type `CrossValidation`; None where there was none.
           eval_config: the metrics; its thresholds must let every model pass.
           limits: values for `gate.Limits`.
           code_fingerprint: of the code behind the executor; another one makes cached results stale.
@@ -75,6 +82,7 @@ class ModelEvaluator(base_beam_component.BaseBeamComponent):
                 example_splits=json_utils.dumps(list(example_splits)),
                 model=model,
                 baseline_model=baseline_model,
+                cross_validation=cross_validation,
                 eval_config=eval_config,
                 limits=json.dumps(dict(limits)),
                 code_fingerprint=code_fingerprint,

@@ -16,6 +16,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
+from components.cross_validator import executor as cross_validator
+from components.cross_validator import scores
 from components.model_evaluator import extractors, gate, latency, samples, targets
 from components.model_evaluator.measured import Measured, Tally
 from modules import devices, features
@@ -41,7 +43,7 @@ class Executor(tfx_executor.Executor):
         """Evaluate the model, judge it, and bless or refuse it.
 
         Args:
-          input_dict: as TFX's Evaluator has it.
+          input_dict: as TFX's Evaluator has it, and `cross_validation` where there was one.
           output_dict: `evaluation`, with TFMA's results, the gate's table and some pictures with predictions; `predictions`,
             a row a test picture; `blessing`.
           exec_properties: as TFX's Evaluator has them, and `limits`, the JSON of `gate.Limits`.
@@ -65,7 +67,9 @@ class Executor(tfx_executor.Executor):
             baseline = _measure(evaluation, tfma.BASELINE_KEY, _saved_model(before), limits, kept[0].baseline_labels)
         # TFMA names the candidate only where there is a baseline to tell it from.
         name, model = tfma.CANDIDATE_KEY if baseline else "", _saved_model(input_dict[standard_component_specs.MODEL_KEY])
-        checks = gate.judge(limits, _measure(evaluation, name, model, limits, kept[0].labels), baseline)
+        validated = input_dict.get(cross_validator.RESULT_KEY)
+        over_folds = scores.read(artifact_utils.get_single_uri(validated)) if validated else None
+        checks = gate.judge(limits, _measure(evaluation, name, model, limits, kept[0].labels), baseline, over_folds)
         gate.write(evaluation, checks)
         for check in checks:
             if not check.passed:

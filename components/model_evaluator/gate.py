@@ -12,6 +12,7 @@ from scipy import stats
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.cross_validator.scores import Scores
 from components.model_evaluator.measured import Comparison, Measured, compare
 
 GATE_FILE = "gate.json"
@@ -41,6 +42,7 @@ class Limits:
     unseen_classes: str
     max_model_megabytes: float | None
     max_latency_ms: float | None
+    min_fold_accuracy: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Check:
       baseline: value of the model that is live, on the same pictures; None if it could not be measured on those.
       passed: whether the bound is met.
       note: why not, or what the numbers don't say.
-      pictures: test pictures that the value is a share of; None if it is none.
+      pictures: that the value is a share of, test pictures but for folds; None if it is none.
       interval: Wilson's of that share, where pictures are few or `evaluation.confidence` asks for it: its ends and its
         confidence.
     """
@@ -116,7 +118,7 @@ def interval(share: float, examples: int, confidence: float) -> tuple[float, flo
     return float(found.low), float(found.high)
 
 
-def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> list[Check]:
+def judge(limits: Limits, candidate: Measured, baseline: Measured | None, over_folds: Scores | None = None) -> list[Check]:
     """Return a row for every bound, in a fixed order.
 
     A model passes if every row did.
@@ -125,10 +127,12 @@ def judge(limits: Limits, candidate: Measured, baseline: Measured | None) -> lis
       limits: the bounds.
       candidate: the new model.
       baseline: the model that is live, measured on the same pictures; None if there is none.
+      over_folds: what cross-validation found; None if there was none.
     """
     compared = compare(candidate, baseline) if baseline else None
     return [
         *_on_accuracy(limits, candidate, compared),
+        *_on_folds(limits, over_folds),
         *_on_recall(limits, candidate, baseline),
         *_on_top_k(limits, candidate, compared),
         Check(
@@ -212,6 +216,18 @@ def _against_baseline(limits: Limits, compared: Comparison) -> Iterator[Check]:
         yield Check(metric, found, "", before, True, compared.note, **carried)
 
 
+def _on_folds(limits: Limits, scores: Scores | None) -> Iterator[Check]:
+    if scores is None:
+        return
+    metric, found = f"{ACCURACY} over {scores.folds} folds", scores.accuracy
+    carried = _carried(limits, found, scores.pictures, always=True)
+    if limits.min_fold_accuracy is None:
+        yield Check(metric, found, "", None, True, **carried)
+    else:
+        row = _share(limits, metric, found, scores.pictures, limits.min_fold_accuracy, "evaluation.min_fold_accuracy", None)
+        yield dataclasses.replace(row, **carried)
+
+
 def _on_recall(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
     classes = candidate.labels | candidate.tallies.keys()
     floors = {label: (floor, f"evaluation.min_recall_of.{label}") for label, floor in limits.min_recall_of.items()}
@@ -269,9 +285,9 @@ def _share(
     return Check(metric, found, threshold, baseline, passed, note, **_carried(limits, found, examples))
 
 
-def _carried(limits: Limits, share: float, pictures: int) -> dict[str, Any]:
-    """By how much a share is carried: the fields of a row for that."""
-    if limits.confidence is None and pictures >= _FEW:
+def _carried(limits: Limits, share: float, pictures: int, always: bool = False) -> dict[str, Any]:
+    """By how much a share is carried: the fields of a row for that, where pictures are few with an interval, or always."""
+    if limits.confidence is None and pictures >= _FEW and not always:
         return {"pictures": pictures}
     confidence = limits.confidence or _USUAL_CONFIDENCE
     return {"pictures": pictures, "interval": [*interval(share, pictures, confidence), confidence]}

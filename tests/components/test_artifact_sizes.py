@@ -64,7 +64,7 @@ def test_statistics_schema_and_verdict_do_not_grow_with_the_pictures(tmp_path: P
         evidence = findings.Evidence(
             summary, of, frozenset(f"label {i}" for i in range(20)), {"train": anomalies}, belonging.Summary()
         )
-        limits = findings.Limits(0.0001, 5, "warn", "refuse", "refuse", "refuse", "refuse", 0.1, 0.3)
+        limits = findings.Limits(0.0001, 5, "warn", "refuse", "refuse", "refuse", "refuse", 0.1, 0.3, None)
         folder = tmp_path / str(pictures)
         folder.mkdir()
         executor._write(str(folder), findings.judge(limits, evidence, None), evidence)

@@ -10,7 +10,7 @@ from components.data_gate.findings import ALLOWED, REFUSED, WARNING
 from components.image_example_gen import belonging, rejects
 from modules import features
 
-LIMITS = findings.Limits(0.01, 5, "warn", "refuse", "refuse", "refuse", "refuse", 0.1, 0.3)
+LIMITS = findings.Limits(0.01, 5, "warn", "refuse", "refuse", "refuse", "refuse", 0.1, 0.3, None)
 Counts = dict[str, int]
 
 
@@ -187,6 +187,17 @@ def test_many_findings_of_one_kind_are_summed_up_and_few_are_not() -> None:
         " person 001 (2), person 002 (3), person 003 (4), person 004 (1) and 195 more"
     )
     assert findings.summed(judged[:5]) == judged[:5]
+
+
+def test_a_class_with_fewer_pictures_than_folds_is_said_with_what_to_do() -> None:
+    given = evidence({"cat": 50, "newt": 2, "owl": 3})
+    ((severity, message),) = found(given, min_images_per_class=1, folds=6)
+    assert severity == WARNING
+    assert message == (
+        "newt has 4, fewer pictures in train and eval than evaluation.folds = 6, so some folds have none of it: add pictures"
+        " of it, or lower evaluation.folds"
+    )
+    assert found(given, min_images_per_class=1, folds=4) == []
 
 
 def test_one_picture_is_not_two() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.image_example_gen import shards
 from components.image_example_gen.preparation import shard_of
 from components.image_example_gen.spill import Prepared
-from components.image_example_gen.splits import split_of
+from components.image_example_gen.splits import Place, split_of
 
 SPLITS = {"train": 8, "eval": 1, "test": 1}
 ORDER = list(SPLITS)
@@ -26,9 +26,9 @@ def picture(number: int, path: str = "", label: str = "a") -> Prepared:
 @hypothesis.given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.booleans())
 def test_each_picture_is_kept_in_its_split_or_named_as_a_copy(found: list[int], deduplicate: bool) -> None:
     pictures = [picture(number, f"{i}.png") for i, number in enumerate(found)]
-    given = {content(number): ORDER[number % 3] for number in found}
+    given = {content(number): Place(ORDER[number % 3], content(number)) for number in found}
     verdict = shards.judge(pictures, given, deduplicate)
-    assert all(split == given[kept.content_hash] for split, kept in verdict.kept)
+    assert all(place == given[kept.content_hash] for place, kept in verdict.kept)
     assert len(verdict.kept) + len(verdict.duplicates) == len(pictures)
     assert {kept.content_hash for _, kept in verdict.kept} == given.keys()
     assert not deduplicate or len(verdict.kept) == len(given)
@@ -37,7 +37,8 @@ def test_each_picture_is_kept_in_its_split_or_named_as_a_copy(found: list[int], 
 @hypothesis.given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("ab")), min_size=1, max_size=40))
 def test_a_picture_under_two_labels_is_kept_under_none(found: list[tuple[int, str]]) -> None:
     pictures = [picture(number, f"{i}.png", label=label) for i, (number, label) in enumerate(found)]
-    verdict = shards.judge(pictures, dict.fromkeys(map(content, range(6)), "train"), deduplicate=True)
+    places = dict.fromkeys(map(content, range(6)), Place("train", ""))
+    verdict = shards.judge(pictures, places, deduplicate=True)
     labels: dict[str, set[str]] = {}
     for one in pictures:
         labels.setdefault(one.content_hash, set()).add(one.label)

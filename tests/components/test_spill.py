@@ -14,7 +14,18 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.image_example_gen import executor, files, inventory, preparation, shards, signatures, sources, spans, spill
+from components.image_example_gen import (
+    executor,
+    files,
+    inventory,
+    preparation,
+    shards,
+    signatures,
+    sources,
+    spans,
+    spill,
+    splits,
+)
 from modules import features
 from tests.components.test_image_example_gen import ingest, many, record
 from tests.conftest import random_picture
@@ -234,8 +245,8 @@ def test_a_bundle_that_is_tried_again_leaves_nothing_twice(picture_folder: Write
     function.teardown()
     assert len([path for path in (tmp_path / "aside").iterdir() if not path.suffix]) == 2
     parts = [part for part in outputs if isinstance(part, tuple)]  # and not of another output
-    splits = {one.content_hash: "train" for _, part in parts for one in part}
-    known = [(shard, {shards.PARTS: [part], shards.SPLITS: [splits]}) for shard, part in parts]
+    places = {one.content_hash: splits.Place("train", one.content_hash) for _, part in parts for one in part}
+    known = [(shard, {shards.PARTS: [part], shards.PLACES: [places]}) for shard, part in parts]
     writing = shards.WriteShard(str(tmp_path / "aside"), True)
     written = [output for of_shard in known for output in writing.process(of_shard)]
     assert sum(count for _, count in (one for one in written if isinstance(one, tuple))) == 12

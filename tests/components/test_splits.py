@@ -65,6 +65,7 @@ def test_what_belongs_together_is_on_one_side(pictures: list[Picture], joined: l
     found = assigned(pictures, joined)
     for part in parts(pictures, joined):
         assert len({found.splits[place] for place in part}) == 1
+        assert {found.firsts[place] for place in part} == {min(part)}
 
 
 @hypothesis.given(pictures_of_all_kinds, pairs)

@@ -29,9 +29,13 @@ def write_split(
         with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
             for record in records:
                 writer.write(record)
-        ids, names = [contents.id_of(encoded[place]) for place in part], [str(labels[place]) for place in part]
+        ids = [contents.id_of(encoded[place]) for place in part]
+        rows = (
+            contents.Row(own_id, str(labels[place]), len(record), f"{place}.png", own_id)
+            for own_id, place, record in zip(ids, part, records, strict=True)
+        )
         Path(contents.beside(str(file))).parent.mkdir(parents=True, exist_ok=True)
-        contents.write(contents.beside(str(file)), ids, names, [len(record) for record in records])
+        contents.write(contents.beside(str(file)), rows)
         files.append(str(file))
     height, width, _ = pictures[0].shape
     return dataset.read(files, height, width, [str(label) for label in range(num_classes)])
@@ -117,7 +121,8 @@ def test_a_million_pictures_are_known_at_start_and_few_of_them_read(tmp_path: Pa
     for number, file in enumerate(files):
         ids = [f"{number:08x}{place:024x}" for place in range(A_FILE)]
         Path(contents.beside(file)).parent.mkdir(parents=True, exist_ok=True)
-        contents.write(contents.beside(file), ids, labels, [len(record)] * A_FILE)
+        rows = (contents.Row(one, label, len(record), one, one) for one, label in zip(ids, labels, strict=True))
+        contents.write(contents.beside(file), rows)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     split = dataset.read(files, 64, 64, ["cat", "dog"])

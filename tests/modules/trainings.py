@@ -1,6 +1,6 @@
 """Small trainings of the real model for tests; also a program, so that a test can kill one.
 
-python -m tests.modules.trainings FOLDER OVERRIDES_JSON
+python -m tests.modules.trainings FOLDER OVERRIDES_JSON [FOLDS]
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from configs import schema
-from modules import dataset, progress, trainer
+from modules import dataset, folds, progress, trainer
 from tests.modules.test_dataset import write_split
 
 BASE = {
@@ -61,12 +61,24 @@ def train(folder: Path, changes: dict[str, Any] | None = None) -> trainer.Traine
     return trainer.train(inputs(folder), config(folder, changes), None)
 
 
+def cross_validate(folder: Path, changes: dict[str, Any] | None = None, count: int = 3) -> folds.OutOfFold:
+    """Cross-validate the recipe above, changed, on both splits, whose pictures come in pairs."""
+    given = inputs(folder)
+    files = [*given.train.files, *given.evaluation.files]
+    pictures = dataset.read(files, 32, 32, ["0", "1", "2"])
+    groups = [str(place // 6 * 3 + place % 3) for place in range(pictures.contents.total)]
+    return folds.predict(given, pictures, groups, count, config(folder, changes))
+
+
 def main() -> None:
-    """Train, say where training is, and write the weights down."""
+    """Train, or cross-validate, say where that is, and write the weights, or the probabilities, down."""
     folder, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
     progress._SECONDS_BETWEEN_STEPS = 0.0
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
-    np.savez(folder / "weights.npz", *train(folder, changes).classifier.get_weights())
+    if len(sys.argv) > 3:
+        np.save(folder / "probabilities.npy", cross_validate(folder, changes, int(sys.argv[3])).probabilities)
+    else:
+        np.savez(folder / "weights.npz", *train(folder, changes).classifier.get_weights())
 
 
 if __name__ == "__main__":

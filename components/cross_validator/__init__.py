@@ -1,0 +1,1 @@
+"""Cross-validation: honest numbers on few pictures, and labels that may be wrong."""
