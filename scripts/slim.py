@@ -22,11 +22,8 @@ UNUSED = [
     "agentplatform",
     "tensorflow_estimator",
     "apache_beam/examples",
-    "IPython",  # notebooks, which other packages look for each time they are imported
-    "ipywidgets",
-    "jedi",
-    "prompt_toolkit",
-    "pymongo",
+    "jedi",  # completion at a prompt of IPython, without which and ipywidgets TFMA has no names
+    "pymongo",  # which Beam looks for each time it is imported
     "bson",
     "*/tests",
     "*/*/tests",
