@@ -51,7 +51,7 @@ _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _ENDED = {"FINISHED", "FAILED", "CANCELED"}
 HARNESS = re.compile(r'SdkHarness\("localhost:(\d+)"')
 """In the code of one; the port is its task manager's."""
-PIDS = "pids"
+FOLDER, PIDS = "FINETUNE_FLINK_FOLDER", "pids"
 HOLD = "FINETUNE_FLINK_HOLD"
 WANTED, HELD = "wanted", "held"
 """How harnesses are held; `tests.flink.harness` says what they do."""
@@ -104,7 +104,7 @@ class Cluster:
     Args:
       found: what it is made of.
       folder: for configurations, logs and all that the processes put aside; `pids` in it names them.
-      pinned: whether each task manager, and with it its harnesses, keeps to one core, in turn.
+      pinned: whether each task manager and its harnesses keep to one core, in turn; no harness can be held then.
     """
 
     def __init__(self, found: binaries.Binaries, folder: Path, pinned: bool = False):
@@ -144,7 +144,8 @@ class Cluster:
         python.chmod(0o755)
         pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
         path = os.pathsep.join([str(self._bin), os.environ["PATH"]])
-        self._start("worker-pool", pool, PATH=path, PYTHONPATH=str(binaries.ROOT), **{HOLD: str(self._hold)})
+        environment = {FOLDER: str(self._folder)} | ({} if self._pinned else {HOLD: str(self._hold)})
+        self._start("worker-pool", pool, PATH=path, PYTHONPATH=str(binaries.ROOT), **environment)
 
     def start_task_manager(self, name: str) -> None:
         """Start a task manager, also one that was killed."""

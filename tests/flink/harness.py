@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.flink.cluster import HARNESS, HELD, HOLD, PIDS, WANTED
+from tests.flink.cluster import FOLDER, HARNESS, HELD, HOLD, PIDS, WANTED
 
 _RECORD = 5
 
@@ -64,6 +64,7 @@ def _keep_to_cores_of_task_manager(folder: Path, code: str) -> None:
 
 if __name__ == "__main__":
     (_, code) = sys.argv[1:]  # -c CODE
-    _keep_to_cores_of_task_manager(Path(os.environ[HOLD]).parent, code)
-    _replace_writer()
+    _keep_to_cores_of_task_manager(Path(os.environ[FOLDER]), code)
+    if HOLD in os.environ:
+        _replace_writer()
     exec(code, {"__name__": "__main__"})
