@@ -17,6 +17,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 import tensorflow_transform as tft
 
+from components.cross_validator import suspects
 from components.model_evaluator import gate
 from modules import dataset, features, signatures
 from serving import versions
@@ -41,6 +42,21 @@ def test_the_first_run_trains_and_pushes_a_model(project: Project, first: Finish
     assert "Traceback" not in first.err
     assert list((project.root / "run" / "logs").iterdir())
     assert list(project.latest("Trainer/model_run/*").rglob("events.out.tfevents.*"))
+
+
+def test_folds_are_a_bound_of_the_gate_and_name_the_labels_that_are_wrong(project: Project, first: Finished) -> None:
+    folds = ("evaluation.folds=2", "evaluation.min_fold_accuracy=0.995")
+    refused = project.run(*folds)
+    assert refused.code == 1, refused.err
+    (line,) = re.findall(r"^refused +(accuracy over 2 folds .*)$", refused.out, re.MULTILINE)
+    assert re.fullmatch(r"accuracy over 2 folds 0\.\d+ on 2\d\d pictures \(95 %: .*\), asked for: at least 0\.995 .*", line)
+    assert [refused.state(node) for node in ("Transform", "CrossValidator", "Trainer")] == ["cached", "done", "cached"]
+    (path,) = re.findall(r"^suspects +\d+ labels may be wrong: (\S+)$", refused.out, re.MULTILINE)
+    found = suspects.read(str(Path(path).parent))
+    # Twenty zeros lie under 1, of which some are in test.
+    assert sum((one.label, one.suggested_label) == ("1", "0") for one in found[:12]) >= 6
+    again = project.run(*folds)
+    assert again.state("CrossValidator") == "cached"
 
 
 def test_statistics_never_saw_the_bytes_of_a_picture(project: Project, first: Finished) -> None:
