@@ -37,7 +37,6 @@ setup(
         "protobuf>=6.30",
         "requests>=2.32",
         "scipy>=1.15",
-        "scikit-learn>=1.5",
         # The cores of a container; TFX's scikit-learn brings it.
         "joblib>=1.4",
         "pydantic>=2.12,<3",

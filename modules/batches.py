@@ -19,7 +19,8 @@ from modules import checkpoint, dataset, feature_cache, model, optimizers, progr
 _EPOCHS_PER_VIEW = 4
 _FEATURES = "features"
 _SHARE_OF_DISK = 0.25
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What is said where there is no room for kept features."""
 
 
 class Batches(Protocol):
@@ -141,7 +142,7 @@ class FromFeatures:
             try:
                 self._add_view(interrupted)
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in FULL:
                     raise
                 self._most = len(self._augmented)
                 progress.logger.warning("feature cache: %s, %d views have to do", error.strerror, self._most)
@@ -204,7 +205,7 @@ def prepare(
     try:
         return FromFeatures(cache, suffix, needs, train, evaluation, config)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         free = shutil.disk_usage(work_dir).free
         why = f"{error.strerror}, {needs.total / 1e6:,.1f} MB were needed and {free / 1e6:,.1f} MB are free"

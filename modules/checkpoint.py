@@ -226,10 +226,10 @@ def state_bytes(model: keras.Model) -> int:
 
 
 def prune(root: Path, keep: str) -> None:
-    """Delete the checkpoints of other trainings but the few that were written last.
+    """Delete what other trainings left, checkpoints or folds, but for the few that were written last.
 
     Args:
-      root: the folder of all checkpoints' folders.
+      root: the folder of all trainings' folders.
       keep: name of the folder that stays in any case.
     """
     ages: dict[Path, float] = {}

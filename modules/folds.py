@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import shutil
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from sklearn import model_selection
 
-from modules import batches, dataset, durable, progress, trainer
+from modules import batches, checkpoint, dataset, durable, progress, trainer
 from modules import contents as contents_of
 
 _FOLDER = "folds"
@@ -33,12 +32,23 @@ class OutOfFold(NamedTuple):
     """In which each was held out, int64 `[pictures]`, from 0."""
     probabilities: np.ndarray
     """float32 `[pictures, classes]`."""
+    learnt: np.ndarray
+    """Whether the model that answered had pictures of the picture's class to learn from, bool `[pictures]`."""
+
+
+class _Fold(NamedTuple):
+    """What is held out, learnt from and watched: places of pictures, ascending."""
+
+    held_out: np.ndarray
+    train: np.ndarray
+    watched: np.ndarray
 
 
 def divide(contents: contents_of.Contents, groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
     """Return the fold of each picture: no group is in two, and each has about as many of each class.
 
-    It follows from the pictures, their groups and the seed alone, however they lie in files.
+    It follows from the groups and the seed alone, however the pictures lie in files. The largest groups choose first, each
+    the fold that has the smallest share of its classes so far; among alike ones that with the fewest pictures.
 
     Args:
       contents: of the pictures, as `modules.contents.Contents` has them.
@@ -48,33 +58,23 @@ def divide(contents: contents_of.Contents, groups: Sequence[str], folds: int, se
 
     Returns:
       int64 `[pictures]`, from 0.
-
-    Raises:
-      FoldsError: there are too few groups, or too few of every class.
     """
-    order = np.argsort(contents.ids)
-    names, codes = np.unique(np.array(groups)[order], return_inverse=True)
-    labels = contents.label_ids[order]
-    most = _most(contents, groups)
-    if most < folds:
-        raise FoldsError(
-            f"evaluation.folds = {folds}: there are {len(names)} groups of pictures, and {contents.total} pictures, of which"
-            f" the most frequent class has {max(contents.counts)}; expected at most {most} folds, or more pictures"
-        )
-    alone = len(names) == len(order)
-    kind = model_selection.StratifiedKFold if alone else model_selection.StratifiedGroupKFold
-    found = np.empty(len(order), np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with few pictures, of which the data's gate tells
-        divisions = kind(folds, shuffle=True, random_state=seed).split(order, labels, None if alone else codes)
-        for number, (_, held_out) in enumerate(divisions):
-            found[order[held_out]] = number
-    return found
-
-
-def _most(contents: contents_of.Contents, groups: Sequence[str]) -> int:
-    """How many folds there may be."""
-    return min(len(set(groups)), max(contents.counts))
+    _, codes = np.unique(np.array(groups), return_inverse=True)
+    sizes, of_classes = np.bincount(codes), np.maximum(np.array(contents.counts), 1)
+    in_groups = np.argsort(codes, kind="stable")
+    members = np.split(contents.label_ids[in_groups], np.cumsum(sizes)[:-1])
+    shuffled = np.random.default_rng(seed).permutation(len(sizes))
+    shares, pictures = np.zeros((folds, contents.num_classes)), np.zeros(folds, np.int64)
+    found = np.empty(len(sizes), np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        classes, counts = np.unique(members[group], return_counts=True)
+        own = counts / of_classes[classes]
+        load = np.round(shares[:, classes] @ own, 9)  # what is alike must not differ by the order of a sum
+        chosen = np.lexsort((pictures, load))[0]
+        shares[chosen, classes] += own
+        pictures[chosen] += sizes[group]
+        found[group] = chosen
+    return found[codes]
 
 
 def predict(
@@ -94,41 +94,76 @@ def predict(
     Raises:
       FoldsError: there is too little to divide, or no prefix stays frozen.
     """
-    seed = config["training"]["seed"]
-    division = divide(pictures.contents, groups, folds, seed)
-    watched_of = max(2, round(pictures.contents.total / max(1, inputs.evaluation.contents.total)))
-    done = Path(config["work_dir"]) / _FOLDER / _identity(pictures, division, config)
-    for other in done.parent.glob("*"):
-        if other != done:
-            shutil.rmtree(other, ignore_errors=True)
-    durable.make_folder(done)
-    probabilities = np.empty((pictures.contents.total, pictures.contents.num_classes), np.float32)
-    all_groups = np.array(groups)
-    for number in range(folds):
-        kept, held_out = done / f"{number}.npy", np.flatnonzero(division == number)
+    seed, contents = config["training"]["seed"], pictures.contents
+    watched_of = max(2, round(contents.total / max(1, inputs.evaluation.contents.total)))
+    division, plans = _plan(contents, np.array(groups), folds, watched_of, seed)
+    learnt = _learnt(contents, division, plans)
+    done = Path(config["work_dir"]) / _FOLDER / _identity(contents, plans, config)
+    probabilities = np.empty((contents.total, contents.num_classes), np.float32)
+    for number, plan in enumerate(plans):
+        if not len(plan.held_out):  # a few large groups leave some folds empty
+            continue
+        kept = done / f"{number}.npy"
+        # Where the same pictures lie otherwise in files, what was kept is of them all the same.
+        held_out = plan.held_out[np.argsort(contents.ids[plan.held_out])]
         if not kept.exists():
             began = time.monotonic()
-            rest = np.flatnonzero(division != number)
             progress.logger.info("fold %d of %d: %d pictures are held out", number + 1, folds, len(held_out))
-            inner = _watched(pictures.part(rest).contents, all_groups[rest].tolist(), watched_of, seed)
-            answered = _train(inputs, pictures, rest[~inner], rest[inner], config).predict(pictures.part(held_out))
+            answered = _answered(inputs, pictures, plan, config)[np.searchsorted(plan.held_out, held_out)]
+            durable.make_folder(done)  # another run may have pruned it
             durable.replace(kept, functools.partial(np.save, arr=answered))
-            right = np.mean(answered.argmax(axis=1) == pictures.contents.label_ids[held_out])
+            checkpoint.prune(done.parent, keep=done.name)
+            right = np.mean(answered.argmax(axis=1) == contents.label_ids[held_out])
             progress.logger.info("fold %d of %d: accuracy %.4f, %.0f s", number + 1, folds, right, time.monotonic() - began)
         probabilities[held_out] = np.load(kept)
-    return OutOfFold(division, probabilities)
+    return OutOfFold(division, probabilities, learnt)
 
 
-def _watched(contents: contents_of.Contents, groups: Sequence[str], one_in: int, seed: int) -> np.ndarray:
-    """Which of some pictures a training on them watches, instead of learning from them."""
-    return divide(contents, groups, max(2, min(one_in, _most(contents, groups))), seed) == 0
+def _plan(
+    contents: contents_of.Contents, groups: np.ndarray, folds: int, watched_of: int, seed: int
+) -> tuple[np.ndarray, list[_Fold]]:
+    """The fold of each picture, and what becomes of all pictures in each, before anything is trained."""
+    distinct = len(np.unique(groups))
+    # Without a fold there must be one group to learn from, and one to watch.
+    if distinct < max(3, folds):
+        raise FoldsError(
+            f"evaluation.folds = {folds}: the {contents.total} pictures in train and eval are {distinct} groups of those that"
+            f" belong together; expected {max(3, folds)} or more, or fewer folds"
+        )
+    division, plans = divide(contents, groups.tolist(), folds, seed), []
+    for number in range(folds):
+        rest = np.flatnonzero(division != number)
+        parts = min(watched_of, len(np.unique(groups[rest])))
+        if parts < 2:
+            raise FoldsError(
+                f"evaluation.folds = {folds}: without fold {number + 1} one group of pictures is left, and none to watch;"
+                " expected more folds, or more groups"
+            )
+        inner = divide(contents.part(rest), groups[rest].tolist(), parts, seed)
+        sizes = np.bincount(inner, minlength=parts)
+        nearest = np.argmin(np.where(sizes, np.abs(sizes - len(rest) / watched_of), np.inf))
+        watched = inner == nearest
+        plans.append(_Fold(np.flatnonzero(division == number), rest[~watched], rest[watched]))
+    return division, plans
 
 
-def _train(
-    inputs: trainer.Inputs, pictures: dataset.Split, train: np.ndarray, watched: np.ndarray, config: Mapping[str, Any]
-) -> batches.FromFeatures:
+def _learnt(contents: contents_of.Contents, division: np.ndarray, plans: Sequence[_Fold]) -> np.ndarray:
+    """Whether each picture's class is among those that are learnt without its fold; says how many pictures' is not."""
+    classes = np.array([np.bincount(contents.label_ids[plan.train], minlength=contents.num_classes) for plan in plans])
+    learnt = classes[division, contents.label_ids] > 0
+    if not learnt.all():
+        progress.logger.warning(
+            "folds: for %d pictures no other ones of their class are learnt from, as these are too few or belong together;"
+            " they count as mistakes, and as no suspects",
+            np.sum(~learnt),
+        )
+    return learnt
+
+
+def _answered(inputs: trainer.Inputs, pictures: dataset.Split, plan: _Fold, config: Mapping[str, Any]) -> np.ndarray:
+    """What a model that was trained without a fold says of it."""
     keras.backend.clear_session()
-    own = inputs._replace(train=pictures.part(train), evaluation=pictures.part(watched))
+    own = inputs._replace(train=pictures.part(plan.train), evaluation=pictures.part(plan.watched))
     try:
         trained = trainer.train(own, config, None, only_if_kept=True)
     except trainer.NothingKeptError as error:
@@ -137,12 +172,24 @@ def _train(
             " (training.cache), or evaluation.folds = null"
         ) from None
     assert isinstance(trained.batches, batches.FromFeatures)
-    return trained.batches
+    held_out = pictures.part(plan.held_out)
+    try:
+        found = trained.batches.predict(held_out)
+    except OSError as error:
+        if error.errno not in batches.FULL:
+            raise
+        progress.logger.warning("feature cache: %s, what is held out is answered without it", error.strerror)
+        size = config["training"]["batch_size"]
+        pictures_of_fold = dataset.evaluation_batches(held_out, size)
+        found = trained.classifier.predict(pictures_of_fold, steps=math.ceil(len(plan.held_out) / size), verbose=0)
+    # The next ones need the room.
+    shutil.rmtree(trained.state_dir, ignore_errors=True)
+    return found
 
 
-def _identity(pictures: dataset.Split, division: np.ndarray, config: Mapping[str, Any]) -> str:
-    """A name for just this: the same pictures, division, recipe and code."""
-    order = np.argsort(pictures.contents.ids)
-    recipe = {key: value for key, value in config.items() if key != "work_dir"}
-    parts = [pictures.contents.digest, hashlib.sha256(division[order].tobytes()).hexdigest(), recipe]
+def _identity(contents: contents_of.Contents, plans: Sequence[_Fold], config: Mapping[str, Any]) -> str:
+    """A name for just this: the same pictures in the same places of each fold, the same recipe and code."""
+    parts: list[Any] = [contents.digest]
+    parts += [[contents.part(places).digest for places in plan] for plan in plans]
+    parts.append({key: value for key, value in config.items() if key != "work_dir"})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

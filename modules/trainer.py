@@ -47,6 +47,8 @@ class Trained(NamedTuple):
     """From images in 0 to 255 to probabilities, with the best epoch's weights; float32 whatever it was trained in."""
     batches: batches.Batches
     """What it was fed with; its model has the same weights."""
+    state_dir: Path
+    """Where its state is kept, from which it would go on."""
     score: float
     """The best epoch's loss or accuracy on the eval split, whichever `early_stopping.monitor` says."""
 
@@ -118,7 +120,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None, only_i
         checkpoint.prune(state_dir.parent, keep=state_dir.name)
         options = fitting.Options(jit_compile, log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
-    return Trained(in_float32(classifier, inputs.train, config), source, score)
+    return Trained(in_float32(classifier, inputs.train, config), source, state_dir, score)
 
 
 def build(split: dataset.Split, config: Mapping[str, Any], policy: str) -> keras.Model:

@@ -12,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator import constants as evaluator_constants
 
 from components.baseline_resolver.strategy import PUSHED_DESTINATION
+from components.cross_validator import executor as cross_validator
 from components.cross_validator import suspects
 from components.data_gate import executor as data_gate
 from components.data_gate import findings
@@ -126,7 +127,9 @@ def read_data(connection: Connection, run_id: str) -> DataOutcome:
 
 
 def _suspects(found: metadata_store_pb2.Artifact | None) -> tuple[int, str] | None:
-    return None if found is None else (len(suspects.read(found.uri)), os.path.join(found.uri, suspects.FILE))
+    if found is None:
+        return None
+    return found.custom_properties[cross_validator.SUSPECTS_PROPERTY].int_value, os.path.join(found.uri, suspects.FILE)
 
 
 def is_blessed(blessing: metadata_store_pb2.Artifact) -> bool:

@@ -10,7 +10,7 @@ from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
-from components.cross_validator import executor
+from components.cross_validator import executor, scores
 
 
 class CrossValidation(types.Artifact):
@@ -33,7 +33,7 @@ class CrossValidatorSpec(component_spec.ComponentSpec):
         ),
     }
     OUTPUTS = {  # noqa: RUF012
-        executor.RESULT_KEY: component_spec.ChannelParameter(type=CrossValidation),
+        scores.RESULT_KEY: component_spec.ChannelParameter(type=CrossValidation),
     }
 
 

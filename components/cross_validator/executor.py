@@ -18,9 +18,9 @@ from tfx.types import artifact_utils, standard_component_specs
 from components.cross_validator import scores, suspects
 from modules import contents, dataset, features, folds, trainer
 
-RESULT_KEY, FOLDS_KEY = "cross_validation", "folds"
+FOLDS_KEY = "folds"
 ANSWERS_FILE = "answers.parquet"
-ACCURACY_PROPERTY, PICTURES_PROPERTY = "accuracy", "pictures"
+ACCURACY_PROPERTY, PICTURES_PROPERTY, SUSPECTS_PROPERTY = "accuracy", "pictures", "suspects"
 """Of the artifact, so that they outlive its files."""
 
 _SCHEMA = pa.schema(
@@ -76,29 +76,29 @@ class Executor(base_executor.BaseExecutor):
         pictures = dataset.read(files, inputs.train.height, inputs.train.width, labels)
         origins = contents.origins(files)
         found = folds.predict(inputs, pictures, origins.groups, count, config)
-        artifact = artifact_utils.get_single_instance(output_dict[RESULT_KEY])
-        self._write(artifact, labels, pictures.contents, origins.paths, found, count)
+        artifact = artifact_utils.get_single_instance(output_dict[scores.RESULT_KEY])
+        self._write(artifact, labels, pictures.contents, origins, found, count)
 
     def _write(
         self,
         artifact: types.Artifact,
         labels: list[str],
         pictures: contents.Contents,
-        paths: list[str],
+        origins: contents.Origins,
         found: folds.OutOfFold,
         count: int,
     ) -> None:
-        scored = scores.score(count, pictures.label_ids, found.probabilities, labels)
+        scored = scores.score(count, pictures.label_ids, found.probabilities, labels, origins.groups)
         scores.write(artifact.uri, scored)
         suspected = [
-            suspects.Suspect(paths[place], labels[pictures.label_ids[place]], labels[seems], margin)
-            for place, seems, margin in suspects.find(pictures.label_ids, found.probabilities)
+            suspects.Suspect(origins.paths[place], labels[pictures.label_ids[place]], labels[seems], margin)
+            for place, seems, margin in suspects.find(pictures.label_ids, found.probabilities, found.learnt)
         ]
         suspects.write(artifact.uri, suspected)
         answers = found.probabilities.argmax(axis=1)
         names = pa.array(labels, pa.string())
         columns = [
-            pa.array(paths, pa.string()),
+            pa.array(origins.paths, pa.string()),
             names.take(pa.array(pictures.label_ids)),
             pa.array(found.folds, pa.int32()),
             names.take(pa.array(answers)),
@@ -111,6 +111,7 @@ class Executor(base_executor.BaseExecutor):
             opened.write(content.getvalue().to_pybytes())
         artifact.set_float_custom_property(ACCURACY_PROPERTY, scored.accuracy)
         artifact.set_int_custom_property(PICTURES_PROPERTY, scored.pictures)
+        artifact.set_int_custom_property(SUSPECTS_PROPERTY, len(suspected))
         _log.info("%d folds: accuracy %.4f on %d pictures", count, scored.accuracy, scored.pictures)
         if suspected:
             where = os.path.join(artifact.uri, suspects.FILE)

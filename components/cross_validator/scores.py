@@ -10,6 +10,8 @@ import pydantic
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+RESULT_KEY = "cross_validation"
+"""Of the artifact, as an output and as an input."""
 FILE = "scores.json"
 _BINS = 15
 _SMALLEST = 1e-7
@@ -40,7 +42,10 @@ class Scores(pydantic.BaseModel):
     Attributes:
       folds: how many models were trained.
       pictures: that were answered.
+      groups: that they are in, of what belongs together.
       right: those of them that were recognised.
+      independent: as many pictures that have nothing in common would tell as much of the accuracy; those of a group fail
+        together. Pictures by the design effect of the ratio estimator (Cochran, "Sampling Techniques", 1977).
       log_loss: mean of -log of the probability of a picture's label.
       calibration_error: expected calibration error over 15 bins of equal width, 0 to 1; Guo, Pleiss, Sun and Weinberger, "On
         Calibration of Modern Neural Networks", 2017.
@@ -50,7 +55,9 @@ class Scores(pydantic.BaseModel):
 
     folds: int
     pictures: int
+    groups: int
     right: int
+    independent: float
     log_loss: float
     calibration_error: float
     calibration: list[Bin]
@@ -62,7 +69,9 @@ class Scores(pydantic.BaseModel):
         return self.right / self.pictures
 
 
-def score(folds: int, label_ids: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Scores:
+def score(
+    folds: int, label_ids: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], groups: Sequence[str]
+) -> Scores:
     """Return what was found.
 
     Args:
@@ -70,6 +79,7 @@ def score(folds: int, label_ids: np.ndarray, probabilities: np.ndarray, labels: 
       label_ids: of the pictures, int64 `[pictures]`.
       probabilities: of models that have not seen the picture, `[pictures, classes]`.
       labels: by id.
+      groups: of the pictures.
     """
     answers, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answers == label_ids
@@ -88,7 +98,9 @@ def score(folds: int, label_ids: np.ndarray, probabilities: np.ndarray, labels: 
     return Scores(
         folds=folds,
         pictures=len(label_ids),
+        groups=len(set(groups)),
         right=int(right.sum()),
+        independent=_independent(right, groups),
         log_loss=float(-np.log(np.maximum(given, _SMALLEST)).mean()),
         calibration_error=sum(one.pictures * abs(one.score - one.accuracy) for one in bins) / len(label_ids),
         calibration=bins,
@@ -97,6 +109,18 @@ def score(folds: int, label_ids: np.ndarray, probabilities: np.ndarray, labels: 
             for number, label in enumerate(labels)
         ],
     )
+
+
+def _independent(right: np.ndarray, groups: Sequence[str]) -> float:
+    """As many independent pictures tell as much of how many are right; at most as many as there are."""
+    pictures, share = len(right), float(right.mean())
+    _, codes = np.unique(np.array(groups), return_inverse=True)
+    sizes = np.bincount(codes)
+    if len(sizes) in {1, pictures} or share in {0.0, 1.0}:
+        return float(len(sizes))
+    apart = np.bincount(codes, right) - share * sizes
+    variance = len(sizes) / (len(sizes) - 1) * float(apart @ apart) / pictures**2
+    return min(pictures, share * (1 - share) / variance) if variance else float(pictures)
 
 
 def write(folder: str, scores: Scores) -> None:

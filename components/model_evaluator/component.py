@@ -12,7 +12,7 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
-from components.cross_validator import executor as cross_validator
+from components.cross_validator import scores
 from components.cross_validator.component import CrossValidation
 from components.model_evaluator import executor
 
@@ -33,7 +33,7 @@ class ModelEvaluatorSpec(component_spec.ComponentSpec):
     }
     INPUTS = {  # noqa: RUF012
         **standard_component_specs.EvaluatorSpec.INPUTS,
-        cross_validator.RESULT_KEY: component_spec.ChannelParameter(type=CrossValidation, optional=True),
+        scores.RESULT_KEY: component_spec.ChannelParameter(type=CrossValidation, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
         **standard_component_specs.EvaluatorSpec.OUTPUTS,

@@ -16,7 +16,6 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components.cross_validator import executor as cross_validator
 from components.cross_validator import scores
 from components.model_evaluator import extractors, gate, latency, samples, targets
 from components.model_evaluator.measured import Measured, Tally
@@ -67,7 +66,7 @@ class Executor(tfx_executor.Executor):
             baseline = _measure(evaluation, tfma.BASELINE_KEY, _saved_model(before), limits, kept[0].baseline_labels)
         # TFMA names the candidate only where there is a baseline to tell it from.
         name, model = tfma.CANDIDATE_KEY if baseline else "", _saved_model(input_dict[standard_component_specs.MODEL_KEY])
-        validated = input_dict.get(cross_validator.RESULT_KEY)
+        validated = input_dict.get(scores.RESULT_KEY)
         over_folds = scores.read(artifact_utils.get_single_uri(validated)) if validated else None
         checks = gate.judge(limits, _measure(evaluation, name, model, limits, kept[0].labels), baseline, over_folds)
         gate.write(evaluation, checks)

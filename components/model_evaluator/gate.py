@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -102,20 +103,22 @@ def shown(number: float | None) -> str:
     return "-" if number is None else f"{number:.4f}".rstrip("0").rstrip(".")
 
 
-def interval(share: float, examples: int, confidence: float) -> tuple[float, float]:
+def interval(share: float, examples: float, confidence: float) -> tuple[float, float]:
     """Return the two-sided Wilson interval of a share; one-sided would be laxer.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
 
     Args:
       share: that was found, 0 to 1.
-      examples: of how many.
+      examples: of how many; no whole number where it stands for pictures that are not independent.
       confidence: e.g. 0.95.
     """
     if not examples:
         return 0.0, 1.0
-    found = stats.binomtest(round(share * examples), examples).proportion_ci(confidence, method="wilson")
-    return float(found.low), float(found.high)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    middle = (share + z**2 / (2 * examples)) / (1 + z**2 / examples)
+    half = z / (1 + z**2 / examples) * math.sqrt(share * (1 - share) / examples + z**2 / (4 * examples**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def judge(limits: Limits, candidate: Measured, baseline: Measured | None, over_folds: Scores | None = None) -> list[Check]:
@@ -220,12 +223,18 @@ def _on_folds(limits: Limits, scores: Scores | None) -> Iterator[Check]:
     if scores is None:
         return
     metric, found = f"{ACCURACY} over {scores.folds} folds", scores.accuracy
-    carried = _carried(limits, found, scores.pictures, always=True)
+    confidence = limits.confidence or _USUAL_CONFIDENCE
+    carried: dict[str, Any] = {
+        "pictures": scores.pictures,
+        "interval": [*interval(found, scores.independent, confidence), confidence],
+    }
+    note = f"in {scores.groups} groups" if scores.groups < scores.pictures else ""
     if limits.min_fold_accuracy is None:
-        yield Check(metric, found, "", None, True, **carried)
-    else:
-        row = _share(limits, metric, found, scores.pictures, limits.min_fold_accuracy, "evaluation.min_fold_accuracy", None)
-        yield dataclasses.replace(row, **carried)
+        yield Check(metric, found, "", None, True, note, **carried)
+        return
+    key = "evaluation.min_fold_accuracy"
+    row = _share(limits, metric, found, scores.independent, limits.min_fold_accuracy, key, None)
+    yield dataclasses.replace(row, note="; ".join(filter(None, (row.note, note))), **carried)
 
 
 def _on_recall(limits: Limits, candidate: Measured, baseline: Measured | None) -> Iterator[Check]:
@@ -272,7 +281,7 @@ def _on_cost(limits: Limits, candidate: Measured, baseline: Measured | None) -> 
 
 
 def _share(
-    limits: Limits, metric: str, found: float, examples: int, floor: float, key: str, baseline: float | None
+    limits: Limits, metric: str, found: float, examples: float, floor: float, key: str, baseline: float | None
 ) -> Check:
     """A row for a share of the test pictures that must reach a floor, surely so where `confidence` is on."""
     low, note, threshold = found, "", f"at least {floor:g} ({key})"
@@ -285,9 +294,9 @@ def _share(
     return Check(metric, found, threshold, baseline, passed, note, **_carried(limits, found, examples))
 
 
-def _carried(limits: Limits, share: float, pictures: int, always: bool = False) -> dict[str, Any]:
-    """By how much a share is carried: the fields of a row for that, where pictures are few with an interval, or always."""
-    if limits.confidence is None and pictures >= _FEW and not always:
+def _carried(limits: Limits, share: float, pictures: float) -> dict[str, Any]:
+    """By how much a share is carried: the fields of a row for that."""
+    if limits.confidence is None and pictures >= _FEW:
         return {"pictures": pictures}
     confidence = limits.confidence or _USUAL_CONFIDENCE
     return {"pictures": pictures, "interval": [*interval(share, pictures, confidence), confidence]}

@@ -61,12 +61,16 @@ def train(folder: Path, changes: dict[str, Any] | None = None) -> trainer.Traine
     return trainer.train(inputs(folder), config(folder, changes), None)
 
 
-def cross_validate(folder: Path, changes: dict[str, Any] | None = None, count: int = 3) -> folds.OutOfFold:
-    """Cross-validate the recipe above, changed, on both splits, whose pictures come in pairs."""
+def cross_validate(
+    folder: Path, changes: dict[str, Any] | None = None, count: int = 3, exchanged: bool = False
+) -> folds.OutOfFold:
+    """Cross-validate the recipe above, changed, on both splits, with pictures in pairs; exchanged, eval comes first."""
     given = inputs(folder)
     files = [*given.train.files, *given.evaluation.files]
+    groups = [str(place // 6 * 3 + place % 3) for place in range(27)]
+    if exchanged:
+        files, groups = files[::-1], groups[20:] + groups[:20]
     pictures = dataset.read(files, 32, 32, ["0", "1", "2"])
-    groups = [str(place // 6 * 3 + place % 3) for place in range(pictures.contents.total)]
     return folds.predict(given, pictures, groups, count, config(folder, changes))
 
 
