@@ -127,8 +127,8 @@ def _plan(
     # Without a fold there must be one group to learn from, and one to watch.
     if distinct < max(3, folds):
         raise FoldsError(
-            f"evaluation.folds = {folds}: the {contents.total} pictures in train and eval are {distinct} groups of those that"
-            f" belong together; expected {max(3, folds)} or more, or fewer folds"
+            f"evaluation.folds = {folds}: the {contents.total} pictures in train and eval are {distinct} groups of what"
+            f" belongs together; expected {max(3, folds)} or more, or fewer folds"
         )
     division, plans = divide(contents, groups.tolist(), folds, seed), []
     for number in range(folds):
