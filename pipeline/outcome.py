@@ -129,7 +129,13 @@ def read_data(connection: Connection, run_id: str) -> DataOutcome:
 def _suspects(found: metadata_store_pb2.Artifact | None) -> tuple[int, str] | None:
     if found is None:
         return None
-    return found.custom_properties[cross_validator.SUSPECTS_PROPERTY].int_value, os.path.join(found.uri, suspects.FILE)
+    count = found.custom_properties[cross_validator.SUSPECTS_PROPERTY].int_value
+    return count, _for_a_person(os.path.join(found.uri, suspects.FILE))
+
+
+def _for_a_person(path: str) -> str:
+    """A path as it is found from anywhere."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def is_blessed(blessing: metadata_store_pb2.Artifact) -> bool:
@@ -254,7 +260,7 @@ def _node_id(store: mlmd.MetadataStore, execution_id: int) -> str:
 def _data_outcome(outputs: dict[tuple[str, str], metadata_store_pb2.Artifact]) -> DataOutcome:
     verdict, report = outputs["DataGate", "verdict"].uri, outputs["ImageExampleGen", "rejects"].uri
     found = tuple(data_gate.read_findings(verdict))
-    path = verdict if "://" in verdict else os.path.abspath(verdict)  # named to a person, who may be elsewhere
+    path = _for_a_person(verdict)
     return DataOutcome(
         rejects.read_summary(report), found, os.path.join(path, data_gate.FINDINGS_FILE), belonging.read_summary(report)
     )

@@ -114,5 +114,4 @@ class Executor(base_executor.BaseExecutor):
         artifact.set_int_custom_property(SUSPECTS_PROPERTY, len(suspected))
         _log.info("%d folds: accuracy %.4f on %d pictures", count, scored.accuracy, scored.pictures)
         if suspected:
-            where = os.path.join(artifact.uri, suspects.FILE)
-            _log.warning("%d labels may be wrong: %s", len(suspected), where)
+            _log.warning("%d labels may be wrong; %s names them", len(suspected), suspects.FILE)
