@@ -63,7 +63,6 @@ def run(source: Path, output: Path, settings: tuple[str, ...]) -> dict[str, Any]
     (accuracy,) = (check for check in gate.read(str(evaluation)) if check.metric == gate.ACCURACY)
     return {
         "scores": json.loads(found.read_text()),
-        "suspects": (found.parent / "suspects.csv").read_text(),
         "folder": str(found.parent),
         "test": [accuracy.value, accuracy.pictures],
         "seconds": seconds,

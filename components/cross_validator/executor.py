@@ -91,8 +91,8 @@ class Executor(base_executor.BaseExecutor):
         scored = scores.score(count, pictures.label_ids, found.probabilities, labels, origins.groups)
         scores.write(artifact.uri, scored)
         suspected = [
-            suspects.Suspect(origins.paths[place], labels[pictures.label_ids[place]], labels[seems], margin)
-            for place, seems, margin in suspects.find(pictures.label_ids, found.probabilities, found.learnt)
+            suspects.Suspect(origins.paths[place], labels[pictures.label_ids[place]], labels[seems], score)
+            for place, seems, score in suspects.find(pictures.label_ids, found.probabilities, found.learnt)
         ]
         suspects.write(artifact.uri, suspected)
         answers = found.probabilities.argmax(axis=1)
