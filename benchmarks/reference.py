@@ -13,11 +13,17 @@ if TYPE_CHECKING:
     from modules import dataset
 
 
+def generator(**options: Any) -> Any:
+    """Return an ImageDataGenerator of Keras 3."""
+    # Where tensorflow-transform was imported first, tf.keras is Keras 2.
+    from keras.src.legacy.preprocessing import image
+
+    return image.ImageDataGenerator(**options)
+
+
 def augmenting_generator(augment: schema.Augmentation, **options: Any) -> Any:
     """Return an ImageDataGenerator with the ranges of an augmentation, and further options."""
-    import tensorflow as tf
-
-    return tf.keras.preprocessing.image.ImageDataGenerator(
+    return generator(
         rotation_range=augment.rotation,
         width_shift_range=augment.width_shift,
         height_shift_range=augment.height_shift,

@@ -103,11 +103,10 @@ def clock(measure: Callable[[], float], started: float) -> tuple[Any, list[Point
 def generators(data: dict[str, Pictures], classes: int, config: schema.Config, seed: int, **options: Any) -> tuple[Any, Any]:
     """Return ImageDataGenerator's batches of the train split, and plain ones of the eval split."""
     import keras
-    import tensorflow as tf
 
     batch_size = config.training.batch_size
     augmented = reference.augmenting_generator(config.augmentation, **options)
-    plain = tf.keras.preprocessing.image.ImageDataGenerator(**options)
+    plain = reference.generator(**options)
 
     def one_hot(labels: np.ndarray) -> np.ndarray:
         return keras.utils.to_categorical(labels, classes)
