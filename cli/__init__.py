@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from cli import config, entry, kubeflow, predictions, run, serving
+from cli import config, entry, kubeflow, predictions, run, serving, upkeep
 
 
 @click.group(cls=entry.Entry, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,6 +30,8 @@ for command in (
     serving.serve_check,
     serving.models,
     run.data,
+    upkeep.history,
+    upkeep.clean,
     config.config,
     kubeflow.kubeflow,
 ):

@@ -553,6 +553,9 @@ class Config(_Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "images"
     """Name of the pipeline: lower-case letters, digits and hyphens. The model that is live is looked up by it."""
+    keep_runs: Annotated[int, Field(ge=1)] | None = 5
+    """How many of the last runs keep what they made. Besides, what the live model and the data accepted last need stays; the
+    rest is deleted at the end of a run. null deletes nothing."""
     data: Data = Data()
     image: Image = Image()
     augmentation: Augmentation = Augmentation()

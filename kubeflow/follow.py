@@ -15,7 +15,6 @@ from kubeflow.status import TaskState
 from pipeline import journal
 from pipeline.ending import Ending, Verdict
 
-DEFAULT_NAMESPACE = "kubeflow"
 _SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
 
@@ -61,7 +60,7 @@ class Words:
     """
 
     def __init__(self, url: str | None, namespace: str | None):
-        self._url, self.namespace = url, namespace or DEFAULT_NAMESPACE
+        self._url, self.namespace = url, namespace or inside.NAMESPACE
         self._open = contextlib.ExitStack()
         self._connection: journal.Connection | None = None
         self._was_reached = False
@@ -88,7 +87,9 @@ class Words:
             return {}, None
         try:
             if self._connection is None:
-                self._connection = self._open.enter_context(inside.metadata(self._url, platform, self.namespace))
+                self._connection = self._open.enter_context(
+                    inside.metadata(self._url, inside.secret_in(platform), self.namespace)
+                )
             self._was_reached = True
             found = {one: journal.read_node(self._connection, run_id, one) for one in nodes}
             ended = journal.read_end(self._connection, run_id)

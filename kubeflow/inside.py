@@ -6,18 +6,33 @@ import base64
 import contextlib
 import ipaddress
 import json
+import os
 import re
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from configs import schema
 from kubeflow import folders
 from pipeline import journal
 
+NAMESPACE = "kubeflow"
+"""Where Kubeflow Pipelines is installed as it comes."""
+_POD_VARIABLE = "KUBERNETES_SERVICE_HOST"
+"""What the environment has in each pod, and nowhere else."""
 _SECONDS = 20.0
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
+
+
+class SecretKey(NamedTuple):
+    """A value in a Kubernetes secret."""
+
+    name: str
+    """Of the secret."""
+    key: str
+    """Of the value in it."""
 
 
 class InsideError(RuntimeError):
@@ -25,12 +40,12 @@ class InsideError(RuntimeError):
 
 
 @contextlib.contextmanager
-def metadata(url: str | None, platform: Mapping[str, Any], namespace: str) -> Iterator[journal.Connection]:
+def metadata(url: str | None, secret: SecretKey | None, namespace: str) -> Iterator[journal.Connection]:
     """Reach the metadata store of a run, through kubectl if need be, and keep the way open.
 
     Args:
-      url: of the store, as it is reached from here; None asks the pipeline, and forwards a port.
-      platform: the pipeline's side for Kubernetes.
+      url: of the store, as it is reached from here; None takes the pipeline's, and forwards a port, if this is no pod.
+      secret: that the pipeline's containers get their URL from; None if they take Kubeflow's own service.
       namespace: of the run.
 
     Yields:
@@ -43,9 +58,12 @@ def metadata(url: str | None, platform: Mapping[str, Any], namespace: str) -> It
         if url is not None:
             yield folders.metadata_connection(url)
             return
+        if shutil.which("kubectl") is None and _POD_VARIABLE in os.environ:
+            yield folders.metadata_connection(None)
+            return
         if shutil.which("kubectl") is None:
             raise InsideError("there is no kubectl here to reach ML Metadata with; --metadata URL names it")
-        address = folders.metadata_address(_url_in_secret(platform, namespace))
+        address = folders.metadata_address(_url_in(secret, namespace) if secret else None)
         name, _, rest = address.host.partition(".")
         if not name or _is_ip(address.host):
             yield folders.connection_to(address)
@@ -63,17 +81,38 @@ def _is_ip(host: str) -> bool:
     return False
 
 
-def _url_in_secret(platform: Mapping[str, Any], namespace: str) -> str | None:
-    """The URL that the pipeline's containers get from a secret; None if they take Kubeflow's own service."""
+def secret_in(platform: Mapping[str, Any]) -> SecretKey | None:
+    """Return the secret with the metadata store's URL that a compiled pipeline's containers get; None if they get none.
+
+    Args:
+      platform: the pipeline's side for Kubernetes.
+    """
     executors = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     for executor in executors.values():
         for secret in executor.get("secretAsEnv", ()):
             for pair in secret.get("keyToEnv", ()):
                 if pair["envVar"] == folders.METADATA_VARIABLE:
                     name = secret.get("secretName") or secret["secretNameParameter"]["runtimeValue"]["constant"]
-                    content = json.loads(_kubectl("get", "secret", name, "--namespace", namespace, "--output", "json"))
-                    return base64.b64decode(content["data"][pair["secretKey"]]).decode().strip()
+                    return SecretKey(name, pair["secretKey"])
     return None
+
+
+def secret_of(config: schema.Config) -> SecretKey | None:
+    """Return the secret with the metadata store's URL that a configuration names; None if it names none.
+
+    Args:
+      config: of the pipeline.
+    """
+    for secret in config.kubeflow.secrets:
+        for key, variable in secret.variables.items():
+            if variable == folders.METADATA_VARIABLE:
+                return SecretKey(secret.name, key)
+    return None
+
+
+def _url_in(secret: SecretKey, namespace: str) -> str:
+    content = json.loads(_kubectl("get", "secret", secret.name, "--namespace", namespace, "--output", "json"))
+    return base64.b64decode(content["data"][secret.key]).decode().strip()
 
 
 def _kubectl(*arguments: str) -> str:

@@ -103,6 +103,8 @@ def _run(
         ending = _failed(request, config, answer)
     seconds = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
     _end_of_node(request, config, answer, ending, begun, seconds)
+    if ending is not None and config.keep_runs is not None and not interrupted:
+        _clean(request, config, tries)
     _say(answer.state if answer.code else f"{request.node} {answer.state}, in {seconds:.1f} s")
     return answer.code
 
@@ -176,6 +178,12 @@ def _end_of_node(
             first_to_say = journal.note_end(connection, ending, begun)
     if ending is not None and first_to_say:
         notify.post(config.notify, ending)
+
+
+def _clean(request: Request, config: schema.Config, tries: attempts.Attempts) -> None:
+    """Delete what nothing needs any more; whether that works changes nothing for the run."""
+    answer = tries.attempt(request.model_copy(update={"node": tasks.CLEAN}), tasks.GRACE_SECONDS / 2)
+    _say(f"keep_runs = {config.keep_runs}: {answer.state}")
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ class Request(pydantic.BaseModel):
     """What is to be run."""
 
     node: str
-    """Id of the TFX node, or `tasks.UP_TO_DATE`."""
+    """Id of the TFX node, `tasks.UP_TO_DATE` or `tasks.CLEAN`."""
     run: str
     """Id of the run."""
     config: str
@@ -62,7 +62,7 @@ def run(request: Request) -> Answer:
       request: what is to be run.
     """
     from kubeflow import folders, outputs, tasks
-    from pipeline import failures, node, place
+    from pipeline import failures, history, journal, node, place
 
     try:
         values = request.task.get("inputs", {}).get("parameterValues", {})
@@ -71,7 +71,7 @@ def run(request: Request) -> Answer:
     except (schema.ConfigError, ValueError) as error:
         return Answer(code=exit_codes.WILL_NOT, state=str(error))
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
-    if request.node not in {*nodes, tasks.UP_TO_DATE}:
+    if request.node not in {*nodes, tasks.UP_TO_DATE, tasks.CLEAN}:
         known = ", ".join(nodes)
         message = f"no node {request.node} in this image's pipeline: {known}; compile again with the image's version"
         return Answer(code=exit_codes.WILL_NOT, state=message)
@@ -82,7 +82,10 @@ def run(request: Request) -> Answer:
         os.makedirs(config.kubeflow.volume.path, exist_ok=True)
         os.chdir(config.kubeflow.volume.path)
         due = None
+        if request.node == tasks.CLEAN:
+            return Answer(code=exit_codes.DONE, state=_clean(connection, config))
         if request.node == tasks.UP_TO_DATE:
+            journal.note_start(connection, request.run, history.start_of(config))
             place.note_deleted(connection, config.name)
             due = _first_due(ir, connection, config)
             if due:
@@ -141,6 +144,16 @@ def _last(request: Request, config: Any, connection: Any, state: str) -> Answer:
         state = f"nothing was published (evaluation.fail_when_refused): {ended.reason}"
         return Answer(code=exit_codes.REFUSED, state=state, ending=ended)
     return Answer(code=exit_codes.DONE, state=state, ending=ended)
+
+
+def _clean(connection: Any, config: Any) -> str:
+    """Delete what nothing needs any more, and say how much that was."""
+    from kubeflow import folders
+    from pipeline import needs, retention
+
+    where = folders.folders(config)
+    project = needs.Project(connection, config.name, where.pipeline_root, where.serving_dir)
+    return f"deleted {retention.in_words(retention.clean(project, config.keep_runs, alone=False))}"
 
 
 def _first_due(ir: Any, connection: Any, config: Any) -> str | None:

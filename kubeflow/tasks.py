@@ -11,6 +11,9 @@ EVALUATOR, PUSHER = "Evaluator", "Pusher"
 UP_TO_DATE = "UpToDate"
 """Not a node: the task that asks all nodes whether there is anything to do."""
 
+CLEAN = "Clean"
+"""Not a node: deletes, after a run's end, what nothing needs any more."""
+
 GRACE_SECONDS = 300
 """Between the longest time of a node and that of its pod, which also pulls the image: the node ends first, and says why."""
 

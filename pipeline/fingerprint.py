@@ -27,6 +27,14 @@ def code_fingerprint(*modules: str) -> str:
     return digest.hexdigest()
 
 
+def project_fingerprint() -> str:
+    """Return a hash of all of this project's source that a run depends on."""
+    digest = hashlib.sha256()
+    for path in sorted(path for room in (*_OURS, "pipeline") for path in (_ROOT / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def versions(*others: str) -> dict[str, str]:
     """Return the versions of the libraries that results depend on.
 

@@ -18,8 +18,11 @@ from pipeline.ending import Ending
 Connection: TypeAlias = metadata_store_pb2.ConnectionConfig | metadata_store_pb2.MetadataStoreClientConfig
 """Of a metadata store: a database, or a server that has one."""
 
-_NODE_TYPE, _RUN_TYPE = "finetune_node", "finetune_run"
+_NODE_TYPE, _START_TYPE, _RUN_TYPE = "finetune_node", "finetune_start", "finetune_run"
 _PROPERTY = "record"
+_FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+_PICTURES, _FINGERPRINT = "pictures", "input_fingerprint"
+"""Properties of what was ingested, and of nothing else together."""
 _Record = TypeVar("_Record", bound=pydantic.BaseModel)
 
 
@@ -43,11 +46,31 @@ class NodeRecord(pydantic.BaseModel):
     failures: list[Attempt] = []
 
 
+class RunStart(pydantic.BaseModel):
+    """What a run began with."""
+
+    pipeline: str
+    """Its name."""
+    begun: datetime.datetime
+    configuration: dict[str, Any]
+    """What makes a difference to the model, by section and key."""
+    code: str
+    """SHA-256 of this project's code."""
+    revision: str | None = None
+    """Of this project's code, if it is known."""
+    versions: dict[str, str] = {}
+    """Of libraries, and of Python."""
+
+
 class RunRecord(pydantic.BaseModel):
-    """How a run ended."""
+    """How a run ended, and on which data."""
 
     ended: datetime.datetime
     ending: Ending
+    pictures: int | None = None
+    """That were ingested; None if the run did not come that far."""
+    data: str | None = None
+    """SHA-256 of the source's listing: names, sizes and times."""
 
 
 def note_node(
@@ -76,6 +99,19 @@ def note_node(
     _write(store, _NODE_TYPE, name, NodeRecord(state=state, seconds=seconds, failures=failed))
 
 
+def note_start(connection: Connection, run_id: str, start: RunStart) -> None:
+    """Write down what a run begins with, unless that is done: it may be gone on with later.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+      start: what is written.
+    """
+    store = mlmd.MetadataStore(connection)
+    if _read(store, _START_TYPE, run_id, RunStart) is None:
+        _write(store, _START_TYPE, run_id, start)
+
+
 def note_end(connection: Connection, ending: Ending, begun: datetime.datetime) -> bool:
     """Write down how a run ended, unless another node did so while this one ran.
 
@@ -93,7 +129,7 @@ def note_end(connection: Connection, ending: Ending, begun: datetime.datetime) -
         if before and before.ended > begun and not ending.succeeded:
             return False
         try:
-            _write(store, _RUN_TYPE, ending.run, RunRecord(ended=datetime.datetime.now(datetime.UTC), ending=ending))
+            _write(store, _RUN_TYPE, ending.run, _record(store, ending))
         except mlmd.errors.AlreadyExistsError:
             # Another node was at it between the two.
             if last_try:
@@ -124,6 +160,53 @@ def read_end(connection: Connection, run_id: str) -> RunRecord | None:
     return _read(mlmd.MetadataStore(connection), _RUN_TYPE, run_id, RunRecord)
 
 
+def read_starts(connection: Connection, pipeline: str) -> dict[str, RunStart]:
+    """Return what the runs of a pipeline began with, by their ids.
+
+    Args:
+      connection: of the metadata store.
+      pipeline: its name.
+    """
+    found = _read_all(mlmd.MetadataStore(connection), _START_TYPE, RunStart)
+    return {run_id: start for run_id, start in found.items() if start.pipeline == pipeline}
+
+
+def read_ends(connection: Connection, pipeline: str) -> dict[str, RunRecord]:
+    """Return how the runs of a pipeline ended, those that did, by their ids.
+
+    Args:
+      connection: of the metadata store.
+      pipeline: its name.
+    """
+    found = _read_all(mlmd.MetadataStore(connection), _RUN_TYPE, RunRecord)
+    return {run_id: record for run_id, record in found.items() if record.ending.pipeline == pipeline}
+
+
+def _record(store: mlmd.MetadataStore, ending: Ending) -> RunRecord:
+    """What is written of the end of a run."""
+    ended = datetime.datetime.now(datetime.UTC)
+    for artifact in _made_by(store, ending.run):
+        properties = artifact.custom_properties
+        if _PICTURES in properties and _FINGERPRINT in properties:
+            return RunRecord(
+                ended=ended,
+                ending=ending,
+                pictures=properties[_PICTURES].int_value,
+                data=properties[_FINGERPRINT].string_value,
+            )
+    return RunRecord(ended=ended, ending=ending)
+
+
+def _made_by(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_store_pb2.Artifact]:
+    """What the nodes of a run made, or took from the cache."""
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    executions = store.get_executions_by_context(context.id) if context else []
+    ended = [one.id for one in executions if one.last_known_state in _FINISHED]
+    events = store.get_events_by_execution_ids(ended) if ended else []
+    made = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
+    return store.get_artifacts_by_id(list(made)) if made else []
+
+
 def _node_name(run_id: str, node_id: str) -> str:
     return f"{run_id}.{node_id}"
 
@@ -131,6 +214,15 @@ def _node_name(run_id: str, node_id: str) -> str:
 def _read(store: mlmd.MetadataStore, type_name: str, name: str, record: type[_Record]) -> _Record | None:
     context = store.get_context_by_type_and_name(type_name, name)
     return record.model_validate_json(context.custom_properties[_PROPERTY].string_value) if context else None
+
+
+def _read_all(store: mlmd.MetadataStore, type_name: str, record: type[_Record]) -> dict[str, _Record]:
+    """All records of a type, by name."""
+    try:
+        contexts = store.get_contexts_by_type(type_name)
+    except mlmd.errors.NotFoundError:
+        return {}
+    return {one.name: record.model_validate_json(one.custom_properties[_PROPERTY].string_value) for one in contexts}
 
 
 def _write(store: mlmd.MetadataStore, type_name: str, name: str, record: pydantic.BaseModel) -> None:

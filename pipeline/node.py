@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -20,6 +22,7 @@ from tfx.orchestration.portable import (
     beam_executor_operator,
     data_types,
     launcher,
+    python_executor_operator,
     runtime_parameter_utils,
 )
 from tfx.proto.orchestration import executable_spec_pb2, execution_result_pb2, pipeline_pb2, placeholder_pb2
@@ -30,6 +33,8 @@ from configs import schema
 from pipeline import beam, flink, jobs, outcome, probe
 
 DONE, CACHED, DUE = "done", "cached", "due"
+
+_log = logging.getLogger("finetune.pipeline.node")
 
 _ENDED = {metadata_store_pb2.Execution.CACHED: CACHED, metadata_store_pb2.Execution.COMPLETE: DONE}
 
@@ -86,10 +91,19 @@ class _OnBeam(beam_executor_operator.BeamExecutorOperator):
     def run_executor(
         self, execution_info: data_types.ExecutionInfo, make_beam_pipeline_fn: Any = None
     ) -> execution_result_pb2.ExecutorOutput:
+        _set_others_aside(execution_info)
         arguments = self._arguments(execution_info)
         self.beam_pipeline_args = [placeholder_pb2.PlaceholderExpression(value={"string_value": one}) for one in arguments]
         with beam.children_without_gpus():
             return super().run_executor(execution_info, make_beam_pipeline_fn)
+
+
+class _InPython(python_executor_operator.PythonExecutorOperator):
+    """Executes what is Python's work, in folders of its own."""
+
+    def run_executor(self, execution_info: data_types.ExecutionInfo) -> execution_result_pb2.ExecutorOutput:
+        _set_others_aside(execution_info)
+        return super().run_executor(execution_info)
 
 
 def launch(
@@ -134,7 +148,10 @@ def launch(
     operators: dict[type, Any]
     if execute:
         arguments = functools.partial(_beam_arguments, ir, node_id, connection, beam_config)
-        operators = {executable_spec_pb2.BeamExecutableSpec: functools.partial(_OnBeam, arguments=arguments)}
+        operators = {
+            executable_spec_pb2.BeamExecutableSpec: functools.partial(_OnBeam, arguments=arguments),
+            executable_spec_pb2.PythonClassExecutableSpec: _InPython,
+        }
     else:
         operators = dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing)
     try:
@@ -221,6 +238,19 @@ def remove_temporaries(folders: Iterable[str]) -> None:
         for pattern in ("", "*", os.path.join("*", "*")):
             for left in fileio.glob(os.path.join(folder, pattern, "beam-temp-*")):
                 fileio.rmtree(left)
+
+
+def _set_others_aside(execution_info: data_types.ExecutionInfo) -> None:
+    """Move away what is in the folders of an execution that has not begun.
+
+    ML Metadata gives numbers anew where it was lost, or is an older one that somebody brought back.
+    """
+    for artifact in (one for artifacts in execution_info.output_dict.values() for one in artifacts):
+        if fileio.isdir(artifact.uri) and fileio.listdir(artifact.uri):
+            aside = f"{artifact.uri}.orphaned-{time.strftime('%Y-%m-%dT%H-%M-%S')}"
+            fileio.rename(artifact.uri, aside)
+            fileio.makedirs(artifact.uri)
+            _log.warning("%s was not empty, and ML Metadata knows nothing of it: set aside as %s", artifact.uri, aside)
 
 
 def _in_a_line(error: Exception) -> str:

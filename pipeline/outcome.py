@@ -11,7 +11,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator import constants as evaluator_constants
 
-from components.baseline_resolver.strategy import PUSHED_DESTINATION
+from components.baseline_resolver.strategy import GONE, PUSHED_DESTINATION
 from components.cross_validator import executor as cross_validator
 from components.cross_validator import suspects
 from components.data_gate import executor as data_gate
@@ -205,7 +205,7 @@ def find_predictions(connection: Connection, run_id: str | None) -> str | None:
     newest_first = sorted(runs, key=lambda run: (run.create_time_since_epoch, run.id), reverse=True)
     for name in (run.name for run in newest_first if run_id in {None, run.name}):
         made = read_outputs(connection, name).get(("Evaluator", "predictions"))
-        if made is not None and made.state != metadata_store_pb2.Artifact.DELETED:
+        if made is not None and made.state not in GONE:
             return made.uri
     return None
 

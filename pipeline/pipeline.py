@@ -166,7 +166,7 @@ def create_pipeline(
             **config.serving.model_dump(include={"base_path", "keep", "grace_seconds", "endpoint", "wait_seconds"}),
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
             "config_fingerprint": hashlib.sha256(
-                config.model_dump_json(exclude={"kubeflow", "notify"}).encode()
+                config.model_dump_json(exclude={"kubeflow", "notify", "keep_runs"}).encode()
             ).hexdigest(),
         },
         run_id=data_types.RuntimeParameter(name=constants.PIPELINE_RUN_ID_PARAMETER_NAME, ptype=str),

@@ -41,7 +41,9 @@ def named(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
 
 def pods(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the `spec` of the pods that workloads make, by `Kind/name`."""
-    templates = {f"{one['kind']}/{one['metadata']['name']}": one["spec"].get("template") for one in found if "spec" in one}
+    specs = {f"{one['kind']}/{one['metadata']['name']}": one["spec"] for one in found if "spec" in one}
+    # A CronJob makes jobs, and these make pods.
+    templates = {name: spec.get("jobTemplate", {}).get("spec", spec).get("template") for name, spec in specs.items()}
     return {name: template["spec"] for name, template in templates.items() if template}
 
 

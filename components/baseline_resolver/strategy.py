@@ -18,6 +18,9 @@ from serving import model_info, versions
 
 CANDIDATE, MODEL, MODEL_BLESSING, VERDICT = "candidate", "model", "model_blessing", "verdict"
 
+GONE = (metadata_store_pb2.Artifact.MARKED_FOR_DELETION, metadata_store_pb2.Artifact.DELETED)
+"""States of artifacts that are there no more, or will not be in a moment."""
+
 _log = logging.getLogger("finetune.components.baseline_resolver")
 
 PUSHED_DESTINATION = "pushed_destination"
@@ -130,7 +133,7 @@ class LatestAcceptedDataStrategy(resolver.ResolverStrategy):
             if verdict.id in siblings
             and verdict.get_int_custom_property(data_gate.ACCEPTED_PROPERTY)
             and not _is_deleted(verdict)
-            and _was_published_from(store, verdict)
+            and was_published_from(store, verdict.id)
         ]
         own = [verdict for verdict in accepted if _statistics_id(verdict) == candidate.id]
         allowed = [verdict for verdict in own if verdict.get_int_custom_property(data_gate.ALLOWED_PROPERTY)]
@@ -143,14 +146,19 @@ def _statistics_id(verdict: types.Artifact) -> int:
 
 
 def _is_deleted(artifact: types.Artifact) -> bool:
-    return artifact.mlmd_artifact.state == metadata_store_pb2.Artifact.DELETED
+    return artifact.mlmd_artifact.state in GONE
 
 
-def _was_published_from(store: mlmd.MetadataStore, verdict: types.Artifact) -> bool:
-    """Whether a run that made or used a verdict published its model."""
+def was_published_from(store: mlmd.MetadataStore, verdict_id: int) -> bool:
+    """Return whether a run that made or used a verdict on data published its model.
+
+    Args:
+      store: the metadata store.
+      verdict_id: of the verdict.
+    """
     return any(
         PUSHED_DESTINATION in artifact.custom_properties
-        for context in store.get_contexts_by_artifact(verdict.id)
+        for context in store.get_contexts_by_artifact(verdict_id)
         if context.type == "pipeline_run"
         for artifact in store.get_artifacts_by_context(context.id)
     )

@@ -8,8 +8,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +18,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 
 from components.model_evaluator import gate, samples
+from configs import revision
 from modules import signatures
 from serving import arrival, files, model_info, versions, warmup
 
@@ -29,7 +28,6 @@ CONTAINER_BLESSING_KEY = "container_blessing"
 DESTINATION_KEY = "destination"
 RUN_ID_KEY = "run_id"
 
-REVISION_VARIABLE = "FINETUNE_REVISION"
 _DATA_FINGERPRINT = "input_fingerprint"
 _log = logging.getLogger("finetune.components.publisher")
 
@@ -128,7 +126,7 @@ def _complete(
         labels=kept[0].labels,
         image=destination["image"] | {"preparation": preparation},
         metrics={check.metric: check.value for check in gate.read(evaluation.uri) if check.value is not None},
-        git_revision=_revision(),
+        git_revision=revision.revision(),
         config_fingerprint=destination["config_fingerprint"],
         data_fingerprint=examples.get_string_custom_property(_DATA_FINGERPRINT),
         lineage={"run": run_id, "model": str(model.id), "examples": str(examples.id), "evaluation": str(evaluation.id)},
@@ -139,14 +137,3 @@ def _complete(
         files=files.digests(folder),
     )
     files.write(os.path.join(folder, model_info.FILE), info.model_dump_json(indent=1))
-
-
-def _revision() -> str | None:
-    """The revision of this project: what its image says, or what git does."""
-    if revision := os.environ.get(REVISION_VARIABLE):
-        return revision
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 a fixed command
-    except (OSError, subprocess.CalledProcessError):
-        return None

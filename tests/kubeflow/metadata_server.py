@@ -1,7 +1,4 @@
-"""A stand-in for ML Metadata's server: its gRPC service on the store that ml-metadata has within, in memory.
-
-It knows the calls of `pipeline.journal`, and the look-up of a context's type; all others are UNIMPLEMENTED.
-"""
+"""A stand-in for ML Metadata's server: its gRPC service on the store that ml-metadata has within, in memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +7,11 @@ from typing import Any
 
 import grpc
 from ml_metadata.metadata_store.pywrap.metadata_store_extension import metadata_store as within
-from ml_metadata.proto import metadata_store_pb2
+from ml_metadata.proto import metadata_store_pb2, metadata_store_service_pb2
 
-_CALLS = ("GetContextByTypeAndName", "GetContextType", "PutContextType", "PutContexts")
+_SERVICE = metadata_store_service_pb2.DESCRIPTOR.services_by_name["MetadataStoreService"]
+_CALLS = [method.name for method in _SERVICE.methods if hasattr(within, method.name)]
+"""All that the store within knows; the others, which look up by filters and lineage, are UNIMPLEMENTED."""
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
 
 
@@ -28,7 +27,7 @@ def serving(credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
     # One call at a time, as the store takes them.
     server = grpc.server(futures.ThreadPoolExecutor(1))
     handlers = {name: grpc.unary_unary_rpc_method_handler(_handler(store, name)) for name in _CALLS}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("ml_metadata.MetadataStoreService", handlers)])
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)])
     anywhere = "localhost:0"
     port = server.add_secure_port(anywhere, credentials) if credentials else server.add_insecure_port(anywhere)
     server.start()

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from kubernetes import utils
 
+import cli
 from configs import reading, schema
 from kubeflow import folders
 from tests import manifests
@@ -21,6 +22,7 @@ FOLDERS = [
     CLUSTER,
     CLUSTER / "one-machine",
     CLUSTER / "metadata",
+    CLUSTER / "clean",
     CLUSTER / "flink" / "session",
     ROOT / "serving" / "manifests" / "kubernetes",
 ]
@@ -63,6 +65,28 @@ def test_the_cluster_files_are_valid_and_hang_together_with_what_is_compiled(fol
         assert {mount["mountPath"] for mount in mounts if mount["name"] in claims} == {volume.path}
     server = next(one for one in found if one["kind"] == "ConfigMap" and "SERVING_DIR" in one["data"])
     assert server["data"]["SERVING_DIR"] == f"{volume.path}/{schema.Config().name}/serving"
+
+
+def test_what_cleans_has_the_volume_the_store_and_the_configuration_that_the_guide_names(guide: str) -> None:
+    (job,) = manifests.built(CLUSTER / "clean")
+    manifests.validate(job)
+    pod = manifests.pods([job])["CronJob/finetune-clean"]
+    (container,) = pod["containers"]
+    mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    volume = schema.Config().kubeflow.volume
+    claims = {
+        one["name"]: one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"] if "persistentVolumeClaim" in one
+    }
+    assert {mounts[name]: claim for name, claim in claims.items()} == {volume.path: volume.claim}
+    (config,) = (one for one in pod["volumes"] if "configMap" in one)
+    assert f"create configmap {config['configMap']['name']} --from-file=photos.yaml" in guide
+    command = cli.main.commands[container["args"][0]]
+    assert (
+        command.make_context("clean", container["args"][1:]).params["config_path"] == f"{mounts[config['name']]}/photos.yaml"
+    )
+    (variable,) = container["env"]
+    assert variable["name"] == folders.METADATA_VARIABLE
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": SECRET, "key": "url"}
 
 
 def test_every_service_finds_its_pods_by_labels_and_names_of_ports() -> None:
