@@ -17,6 +17,10 @@ import tensorflow as tf
 from modules import checkpoint, dataset, feature_cache, model, optimizers, progress, segments
 
 _EPOCHS_PER_VIEW = 4
+_PLAIN, _PLAIN_NUMBER = "plain view", 1
+"""The second view is of the pictures as they are, which is how the model will be asked: augmented ones are something else.
+He et al., "Data Augmentation Revisited: Rethinking the Distribution Gap between Clean and Augmented Data", 2019.
+"""
 _FEATURES = "features"
 _SHARE_OF_DISK = 0.25
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -90,7 +94,8 @@ class FromPictures:
 class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
-    An augmented view is made when its epoch comes, so that a learning rate that is too high shows before they all are.
+    A view is made when its epoch comes, so that a learning rate that is too high shows before they all are. The second is of
+    the pictures as they are.
 
     Args:
       cache: of the prefix.
@@ -117,7 +122,7 @@ class FromFeatures:
         self.kept: tuple[int, int, int] | None = suffix.input_shape[1:]
         self._cache, self._train, self._config, self._budget = cache, train, config, needs.budget
         wanted = [feature_cache.Wanted("eval view", evaluation)]
-        wanted += [feature_cache.Wanted("plain view", train)] * needs.with_plain
+        wanted += [feature_cache.Wanted(_PLAIN, train)] * needs.plain_phase
         self._eval, *self._plain = cache.views(wanted, needs.budget)
         self._augmented: list[feature_cache.View] = []
         self._most = needs.views
@@ -137,7 +142,7 @@ class FromFeatures:
         return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), more
 
     def _views(self, epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
-        """The augmented views of an epoch: one more each time, until there are all; fewer where the disk is full."""
+        """The views of an epoch that augments: one more each time, until there are all; fewer where the disk is full."""
         while len(self._augmented) < min(epoch + 1, self._most):
             try:
                 self._add_view(interrupted)
@@ -151,7 +156,10 @@ class FromFeatures:
     def _add_view(self, interrupted: Callable[[], bool]) -> None:
         number = len(self._augmented)
         seed, augment = self._config["training"]["seed"], self._config["augmentation"]
-        wanted = feature_cache.Wanted(f"view {number + 1}", self._train, seed, augment, number)
+        if number == _PLAIN_NUMBER:
+            wanted = feature_cache.Wanted(_PLAIN, self._train)
+        else:
+            wanted = feature_cache.Wanted(f"view {number + 1}", self._train, seed, augment, number)
         self._augmented += self._cache.views([wanted], self._budget, interrupted)
 
     def evaluation(self) -> tf.data.Dataset:
@@ -217,18 +225,24 @@ class _Needs(NamedTuple):
 
     views: int
     augmented_epochs: int
-    with_plain: bool
+    plain_phase: bool
+    """Whether a phase does not augment."""
     view_bytes: int
     eval_bytes: int
     budget: int
 
     @property
     def total(self) -> int:
-        return (self.views + self.with_plain) * self.view_bytes + self.eval_bytes
+        return (self.views + (self.plain_phase and not self._has_plain)) * self.view_bytes + self.eval_bytes
+
+    @property
+    def _has_plain(self) -> bool:
+        return self.views > _PLAIN_NUMBER
 
     def __str__(self) -> str:
-        views = f"{self.views} augmented {'view' if self.views == 1 else 'views'} for {self.augmented_epochs} epochs"
-        plain = " and a plain one" if self.with_plain else ""
+        plain = ", one of them plain," if self._has_plain else ""
+        views = f"{self.views} {'view' if self.views == 1 else 'views'}{plain} for {self.augmented_epochs} augmented epochs"
+        plain = " and a plain view" if self.plain_phase and not self._has_plain else ""
         sizes = f"{self.view_bytes / 1e6:,.1f} MB each, {self.eval_bytes / 1e6:,.1f} MB for the eval split"
         allowed = f"{max(0, self.budget) / 1e6:,.1f} MB are allowed and free beside the state of training"
         return f"{views}{plain} ({sizes}; {allowed})"
@@ -245,7 +259,7 @@ def _needs(
 ) -> _Needs:
     cache = config["training"]["cache"]
     augmented = sum(phase["epochs"] for phase in phases if _augments(phase, config))
-    with_plain = any(not _augments(phase, config) for phase in phases)
+    plain_phase = any(not _augments(phase, config) for phase in phases)
     of_a_row = feature_cache.row_bytes(prefix.output_shape[1:])
     one, of_eval = train.contents.total * of_a_row, evaluation.contents.total * of_a_row
     budget = _budget(work_dir, cache["max_bytes"], checkpoint.state_bytes(suffix))
@@ -255,8 +269,8 @@ def _needs(
         views = min(cache["views"], augmented)
     else:
         wanted = max(min(2, augmented), math.ceil(augmented / _EPOCHS_PER_VIEW))
-        views = max(1, min(wanted, (budget - of_eval) // one - with_plain))
-    return _Needs(views, augmented, with_plain, one, of_eval, budget)
+        views = max(1, min(wanted, (budget - of_eval) // one))
+    return _Needs(views, augmented, plain_phase, one, of_eval, budget)
 
 
 def _budget(work_dir: Path, max_bytes: int | str, of_state: int) -> int:
