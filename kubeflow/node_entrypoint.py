@@ -98,15 +98,20 @@ def _run(
     begun = datetime.datetime.now(datetime.UTC)
     answer = _supervise(request, settings, tries, interrupted)
     ending = answer.ending
-    if answer.code and ending is None and not interrupted:
+    if answer.code and ending is None and not interrupted and request.node != tasks.REPORT:
         # What ends a pod from outside may replace it, so that this is no end.
         ending = _failed(request, config, answer)
     seconds = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
     _end_of_node(request, config, answer, ending, begun, seconds)
-    if ending is not None and config.keep_runs is not None and not interrupted:
-        _clean(request, config, tries)
+    if not interrupted:
+        # After the node that ends a run comes one that makes its page, unless that ended badly, or none had work to do.
+        over = ending is not None and (answer.code != exit_codes.DONE or request.node != tasks.PUSHER)
+        if over or request.node == tasks.REPORT:
+            for what in (tasks.PAGE, tasks.CLEAN) if config.keep_runs is not None else (tasks.PAGE,):
+                _say(tries.attempt(request.model_copy(update={"node": what}), tasks.GRACE_SECONDS / 2).state)
     _say(answer.state if answer.code else f"{request.node} {answer.state}, in {seconds:.1f} s")
-    return answer.code
+    # A run whose page can't be made is as good as any other.
+    return exit_codes.DONE if request.node == tasks.REPORT and not interrupted else answer.code
 
 
 def _supervise(
@@ -178,12 +183,6 @@ def _end_of_node(
             first_to_say = journal.note_end(connection, ending, begun)
     if ending is not None and first_to_say:
         notify.post(config.notify, ending)
-
-
-def _clean(request: Request, config: schema.Config, tries: attempts.Attempts) -> None:
-    """Delete what nothing needs any more; whether that works changes nothing for the run."""
-    answer = tries.attempt(request.model_copy(update={"node": tasks.CLEAN}), tasks.GRACE_SECONDS / 2)
-    _say(f"keep_runs = {config.keep_runs}: {answer.state}")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -31,7 +32,7 @@ class Request(pydantic.BaseModel):
     """What is to be run."""
 
     node: str
-    """Id of the TFX node, `tasks.UP_TO_DATE` or `tasks.CLEAN`."""
+    """Id of the TFX node, `tasks.UP_TO_DATE`, `tasks.PAGE` or `tasks.CLEAN`."""
     run: str
     """Id of the run."""
     config: str
@@ -71,7 +72,7 @@ def run(request: Request) -> Answer:
     except (schema.ConfigError, ValueError) as error:
         return Answer(code=exit_codes.WILL_NOT, state=str(error))
     nodes = {one.pipeline_node.node_info.id: one.pipeline_node for one in ir.nodes}
-    if request.node not in {*nodes, tasks.UP_TO_DATE, tasks.CLEAN}:
+    if request.node not in {*nodes, tasks.UP_TO_DATE, tasks.PAGE, tasks.CLEAN}:
         known = ", ".join(nodes)
         message = f"no node {request.node} in this image's pipeline: {known}; compile again with the image's version"
         return Answer(code=exit_codes.WILL_NOT, state=message)
@@ -82,8 +83,10 @@ def run(request: Request) -> Answer:
         os.makedirs(config.kubeflow.volume.path, exist_ok=True)
         os.chdir(config.kubeflow.volume.path)
         due = None
-        if request.node == tasks.CLEAN:
-            return Answer(code=exit_codes.DONE, state=_clean(connection, config))
+        if request.node in {tasks.PAGE, tasks.CLEAN}:
+            page = request.node == tasks.PAGE
+            state = _page(connection, config, request.run) if page else _clean(connection, config)
+            return Answer(code=exit_codes.DONE, state=state)
         if request.node == tasks.UP_TO_DATE:
             journal.note_start(connection, request.run, history.start_of(config))
             place.note_deleted(connection, config.name)
@@ -156,6 +159,17 @@ def _clean(connection: Any, config: Any) -> str:
     return f"deleted {retention.in_words(retention.clean(project, config.keep_runs, alone=False))}"
 
 
+def _page(connection: Any, config: Any, run_id: str) -> str:
+    """Put the page of a run beside what is served, and say where."""
+    from kubeflow import folders
+    from pipeline import report
+
+    serving_dir = folders.folders(config).serving_dir
+    into = Path(serving_dir).with_name(report.FILE)
+    report.show(connection, config.name, run_id, serving_dir, config.report.pictures, into)
+    return f"the report is {into}"
+
+
 def _first_due(ir: Any, connection: Any, config: Any) -> str | None:
     """The first node that has work to do; None if the cache has all. Publishing is no work where it has been done."""
     from kubeflow import tasks
@@ -163,6 +177,8 @@ def _first_due(ir: Any, connection: Any, config: Any) -> str | None:
 
     for one in ir.nodes:
         node_id = one.pipeline_node.node_info.id
+        if node_id == tasks.REPORT:
+            continue  # which is due in each run, and of no use in one that has nothing to do
         if node.launch(ir, node_id, connection, config.beam, execute=node_id == tasks.PUSHER) == node.DUE:
             return node_id
     return None

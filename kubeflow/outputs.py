@@ -15,9 +15,11 @@ from kfp import dsl
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from rich.table import Table
+from tfx.dsl.io import fileio
 
 from components.model_evaluator import gate, samples
-from kubeflow.tasks import EVALUATOR, PUSHER, UP_TO_DATE
+from components.run_report import executor as run_report
+from kubeflow.tasks import EVALUATOR, PUSHER, REPORT, UP_TO_DATE
 from pipeline import outcome
 
 YES, NO = "yes", "no"
@@ -31,6 +33,7 @@ OUTPUTS: dict[str, dict[str, Any]] = {
         "blessing": dsl.OutputPath(str),
     },
     PUSHER: {"model_uri": dsl.OutputPath(str)},
+    REPORT: {"report": dsl.Output[dsl.HTML]},
 }
 """Outputs of the tasks, by node."""
 
@@ -76,6 +79,13 @@ def write(node_id: str, task: Task, connection: outcome.Connection, run_id: str)
         pushed = outcome.read_outputs(connection, run_id)[PUSHER, "pushed_model"]
         _write_parameter(task, "model_uri", outcome.pushed_to(pushed) or "")
 
+    elif node_id == REPORT:
+        made = outcome.read_outputs(connection, run_id)[REPORT, "report"]
+        with fileio.open(os.path.join(made.uri, run_report.FILE), "rb") as opened:
+            page = opened.read()
+        _local_path(task, "report").write_bytes(page)
+        _write_artifacts(task, {})
+
 
 def write_up_to_date(task: Task, up_to_date: bool) -> None:
     """Write the answer of the task `UP_TO_DATE`, by which the other tasks run or do not."""
@@ -94,12 +104,14 @@ def _artifact(task: Task, name: str) -> dict[str, Any]:
 
 
 def _write_artifacts(task: Task, metadata: dict[str, dict[str, Any]]) -> None:
-    """Write the metadata of artifacts into the file that Kubeflow Pipelines takes it from."""
+    """Write the metadata of artifacts into the file that Kubeflow Pipelines takes it from, beside those of nodes before."""
+    path = Path(task["outputs"]["outputFile"])
+    before = json.loads(path.read_text(encoding="utf-8"))["artifacts"] if path.exists() else {}
+    known = {name: one["artifacts"][0]["metadata"] for name, one in before.items()} | metadata
     artifacts = {
-        name: {"artifacts": [_artifact(task, name) | {"metadata": metadata.get(name, {})}]}
+        name: {"artifacts": [_artifact(task, name) | {"metadata": known.get(name, {})}]}
         for name in task["outputs"]["artifacts"]
     }
-    path = Path(task["outputs"]["outputFile"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"artifacts": artifacts}, allow_nan=False), encoding="utf-8")
 
@@ -112,10 +124,14 @@ def _write_html(task: Task, name: str, checks: list[gate.Check]) -> None:
     console.print(table)
     if (compared := gate.comparison(checks)) and compared.note:
         console.print(f"baseline: {compared.note}", markup=False, highlight=False, soft_wrap=True)
-    # Kubeflow Pipelines uploads what it finds at the local path of an artifact.
+    _local_path(task, name).write_text(console.export_html(), encoding="utf-8")
+
+
+def _local_path(task: Task, name: str) -> Path:
+    """Where Kubeflow Pipelines looks for an artifact's content, and uploads it."""
     path = Path(dsl.HTML(uri=_artifact(task, name)["uri"]).path or os.devnull)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(console.export_html(), encoding="utf-8")
+    return path
 
 
 def _confusion_matrix(task: Task, name: str, evaluation: metadata_store_pb2.Artifact) -> dict[str, Any]:

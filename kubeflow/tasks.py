@@ -7,12 +7,14 @@ from typing import Any
 
 from configs import schema
 
-EVALUATOR, PUSHER = "Evaluator", "Pusher"
+EVALUATOR, PUSHER, REPORT = "Evaluator", "Pusher", "RunReport"
 UP_TO_DATE = "UpToDate"
 """Not a node: the task that asks all nodes whether there is anything to do."""
 
+PAGE = "Page"
+"""Not a node: puts the page of a run where it is looked for, after its end."""
 CLEAN = "Clean"
-"""Not a node: deletes, after a run's end, what nothing needs any more."""
+"""Not a node: deletes, after that, what nothing needs any more."""
 
 GRACE_SECONDS = 300
 """Between the longest time of a node and that of its pod, which also pulls the image: the node ends first, and says why."""

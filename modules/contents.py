@@ -142,6 +142,16 @@ def origins(record_files: Sequence[str]) -> Origins:
     return Origins(table[_PATH].to_pylist(), table[_GROUP].to_pylist())
 
 
+def labelled_paths(record_files: Sequence[str]) -> list[tuple[str, str]]:
+    """Return label and path below the source of the pictures in files of records, without a look at the records.
+
+    Args:
+      record_files: one after the other.
+    """
+    table = _read(record_files, [_LABEL, _PATH])
+    return list(zip(table[_LABEL].to_pylist(), table[_PATH].to_pylist(), strict=True))
+
+
 def _read(record_files: Sequence[str], columns: list[str]) -> pa.Table:
     tables = []
     for file in record_files:

@@ -48,9 +48,18 @@ def exit_code(error: BaseException) -> int:
         trying again costs the night.
     """
     chain = list(_chain(error))
-    if any(isinstance(one, RefusedDataError) for one in chain):
+    if refusal(error) is not None:
         return REFUSED
     return WILL_NOT if isinstance(chain[-1], _LASTING) else MAY_PASS
+
+
+def refusal(error: BaseException) -> RefusedDataError | None:
+    """Return the gate's word on the data, where that ended a node; None if something else did.
+
+    Args:
+      error: that was raised; what caused it counts as well.
+    """
+    return next((one for one in _chain(error) if isinstance(one, RefusedDataError)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

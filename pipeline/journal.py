@@ -6,6 +6,7 @@ One context a node and one a run, each written by one process; artifacts and log
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,10 +20,12 @@ Connection: TypeAlias = metadata_store_pb2.ConnectionConfig | metadata_store_pb2
 """Of a metadata store: a database, or a server that has one."""
 
 _NODE_TYPE, _START_TYPE, _RUN_TYPE = "finetune_node", "finetune_start", "finetune_run"
+_FINDINGS_TYPE = "finetune_findings"
 _PROPERTY = "record"
 _FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _PICTURES, _FINGERPRINT = "pictures", "input_fingerprint"
 """Properties of what was ingested, and of nothing else together."""
+_log = logging.getLogger("finetune.pipeline.journal")
 _Record = TypeVar("_Record", bound=pydantic.BaseModel)
 
 
@@ -59,7 +62,15 @@ class RunStart(pydantic.BaseModel):
     revision: str | None = None
     """Of this project's code, if it is known."""
     versions: dict[str, str] = {}
-    """Of libraries, and of Python."""
+    """Of libraries."""
+    command: str = ""
+    """That does it again; empty if it is not known."""
+
+
+class Findings(pydantic.BaseModel):
+    """What speaks against data that were refused: the severity and a sentence each."""
+
+    found: list[tuple[str, str]]
 
 
 class RunRecord(pydantic.BaseModel):
@@ -112,6 +123,28 @@ def note_start(connection: Connection, run_id: str, start: RunStart) -> None:
         _write(store, _START_TYPE, run_id, start)
 
 
+def note_findings(connection: Connection, run_id: str, found: Sequence[tuple[str, str]]) -> None:
+    """Write down what speaks against data that were refused: the node that refuses them leaves no artifact.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+      found: severity and sentence of each.
+    """
+    _write(mlmd.MetadataStore(connection), _FINDINGS_TYPE, run_id, Findings(found=list(found)))
+
+
+def read_findings(connection: Connection, run_id: str) -> list[tuple[str, str]]:
+    """Return what `note_findings` wrote down; empty if the data were not refused.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+    """
+    found = _read(mlmd.MetadataStore(connection), _FINDINGS_TYPE, run_id, Findings)
+    return found.found if found else []
+
+
 def note_end(connection: Connection, ending: Ending, begun: datetime.datetime) -> bool:
     """Write down how a run ended, unless another node did so while this one ran.
 
@@ -126,7 +159,7 @@ def note_end(connection: Connection, ending: Ending, begun: datetime.datetime) -
     store = mlmd.MetadataStore(connection)
     for last_try in (False, True):
         before = _read(store, _RUN_TYPE, ending.run, RunRecord)
-        if before and before.ended > begun and not ending.succeeded:
+        if before and not ending.succeeded and (before.ended > begun or before.ending.succeeded):
             return False
         try:
             _write(store, _RUN_TYPE, ending.run, _record(store, ending))
@@ -222,7 +255,13 @@ def _read_all(store: mlmd.MetadataStore, type_name: str, record: type[_Record]) 
         contexts = store.get_contexts_by_type(type_name)
     except mlmd.errors.NotFoundError:
         return {}
-    return {one.name: record.model_validate_json(one.custom_properties[_PROPERTY].string_value) for one in contexts}
+    found = {}
+    for one in contexts:
+        try:
+            found[one.name] = record.model_validate_json(one.custom_properties[_PROPERTY].string_value)
+        except pydantic.ValidationError:  # a later version of this project wrote it
+            _log.warning("%s %s can't be read by this version", type_name, one.name)
+    return found
 
 
 def _write(store: mlmd.MetadataStore, type_name: str, name: str, record: pydantic.BaseModel) -> None:

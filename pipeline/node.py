@@ -27,14 +27,19 @@ from tfx.orchestration.portable import (
 )
 from tfx.proto.orchestration import executable_spec_pb2, execution_result_pb2, pipeline_pb2, placeholder_pb2
 
+from components.data_gate import findings
+from components.data_gate.executor import RefusedDataError
 from components.image_example_gen import executor as example_gen
 from components.image_example_gen import files, spans
+from components.run_report import executor as run_report
 from configs import schema
-from pipeline import beam, flink, jobs, outcome, probe
+from pipeline import beam, failures, flink, jobs, journal, outcome, probe
 
 DONE, CACHED, DUE = "done", "cached", "due"
 
 _log = logging.getLogger("finetune.pipeline.node")
+
+_MOST_FINDINGS = 100
 
 _ENDED = {metadata_store_pb2.Execution.CACHED: CACHED, metadata_store_pb2.Execution.COMPLETE: DONE}
 
@@ -66,6 +71,8 @@ class _Refusing(base_executor_operator.BaseExecutorOperator):
     SUPPORTED_PLATFORM_CONFIG_TYPE = ()
 
     def run_executor(self, execution_info: data_types.ExecutionInfo) -> NoReturn:
+        # Who does the work then takes what is there for its own.
+        _set_others_aside(execution_info)
         raise _DueError
 
 
@@ -155,18 +162,21 @@ def launch(
     else:
         operators = dict.fromkeys(_Refusing.SUPPORTED_EXECUTOR_SPEC_TYPE, _Refusing)
     try:
-        execution = launcher.Launcher(
-            pipeline_node=node,
-            mlmd_connection=metadata.Metadata(connection),
-            pipeline_info=ir.pipeline_info,
-            pipeline_runtime_spec=ir.runtime_spec,
-            executor_spec=executor_spec,
-            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-            custom_executor_operators=operators,
-        ).launch()
+        with run_report.made_by(functools.partial(_page, connection, ir.pipeline_info.id)):
+            execution = launcher.Launcher(
+                pipeline_node=node,
+                mlmd_connection=metadata.Metadata(connection),
+                pipeline_info=ir.pipeline_info,
+                pipeline_runtime_spec=ir.runtime_spec,
+                executor_spec=executor_spec,
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+                custom_executor_operators=operators,
+            ).launch()
     except _DueError:
         return DUE
     except Exception as error:
+        if (refusal := failures.refusal(error)) is not None:
+            _note_findings(connection, run_id, refusal)
         raise NodeError(f"{node_id} failed: {_in_a_line(error)}") from error
     # The launcher does not raise when a node's inputs are missing.
     if execution and beam.is_remote(beam_config):
@@ -176,6 +186,22 @@ def launch(
         if found.last_known_state in _ENDED:
             return _ENDED[found.last_known_state]
     raise NodeError(f"{node_id} failed: its inputs could not be resolved")
+
+
+def _note_findings(connection: outcome.Connection, run_id: str, refusal: RefusedDataError) -> None:
+    """Write down what the gate for data found; whether that works changes nothing for its word."""
+    together = findings.summed(refusal.found)[:_MOST_FINDINGS]
+    try:
+        journal.note_findings(connection, run_id, [(one.severity, one.message) for one in together])
+    except Exception as error:
+        _log.warning("the findings could not be written into ML Metadata: %s", type(error).__name__)
+
+
+def _page(connection: outcome.Connection, pipeline: str, run_id: str, serving_dir: str, pictures: bool) -> str:
+    """The page of a run, for the node that writes it."""
+    from pipeline import report  # which draws, and so takes a while to import
+
+    return report.render(report.facts(connection, pipeline, run_id, serving_dir, pictures))
 
 
 def _beam_arguments(

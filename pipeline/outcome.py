@@ -24,6 +24,11 @@ from pipeline.ending import Ending, Verdict
 from pipeline.journal import Connection
 
 _FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+_STATES = {
+    metadata_store_pb2.Execution.COMPLETE: "done",
+    metadata_store_pb2.Execution.CACHED: "cached",
+    metadata_store_pb2.Execution.RUNNING: "running",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +182,22 @@ def read_outputs(connection: Connection, run_id: str) -> dict[tuple[str, str], m
         if event.type == metadata_store_pb2.Event.OUTPUT
     }
     return {made[artifact.id]: artifact for artifact in store.get_artifacts_by_id(list(made))}
+
+
+def read_nodes(connection: Connection, run_id: str) -> list[tuple[str, str, float]]:
+    """Return how the nodes of a run fared, in the order in which they began: id, state and seconds of the last attempt.
+
+    Args:
+      connection: of the metadata store.
+      run_id: of the run.
+    """
+    store = mlmd.MetadataStore(connection)
+    found: dict[str, tuple[str, str, float]] = {}
+    for one in sorted(_executions(store, run_id), key=lambda execution: execution.id):
+        node_id = _node_id(store, one.id)
+        seconds = (one.last_update_time_since_epoch - one.create_time_since_epoch) / 1000
+        found[node_id] = node_id, _STATES.get(one.last_known_state, "failed"), seconds
+    return list(found.values())
 
 
 def read_only(database: Path) -> metadata_store_pb2.ConnectionConfig:

@@ -28,6 +28,7 @@ from components.image_schema_gen.component import ImageSchemaGen
 from components.model_evaluator import gate
 from components.model_evaluator.component import ModelEvaluator
 from components.publisher.component import Publisher
+from components.run_report.component import RunReport
 from components.serving_check.component import ServingCheck
 from components.serving_check.container import InfraValidator
 from configs import schema
@@ -166,21 +167,26 @@ def create_pipeline(
             **config.serving.model_dump(include={"base_path", "keep", "grace_seconds", "endpoint", "wait_seconds"}),
             "image": config.image.model_dump(mode="json", include={"height", "width"}),
             "config_fingerprint": hashlib.sha256(
-                config.model_dump_json(exclude={"kubeflow", "notify", "keep_runs"}).encode()
+                config.model_dump_json(exclude={"kubeflow", "notify", "keep_runs", "report"}).encode()
             ).hexdigest(),
         },
-        run_id=data_types.RuntimeParameter(name=constants.PIPELINE_RUN_ID_PARAMETER_NAME, ptype=str),
+        run_id=_run_id(),
     ).with_id("Pusher")
+    report = RunReport(publisher.outputs["pushed_model"], serving_dir, config.report.pictures, _run_id())
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
         components=[
             *(*data.in_order(), transform, *validation, *search, trainer),
-            *(baseline, evaluator, check, *validators, publisher),
+            *(baseline, evaluator, check, *validators, publisher, report),
         ],
         enable_cache=True,
         metadata_connection_config=metadata_connection_config,
     )
+
+
+def _run_id() -> data_types.RuntimeParameter:
+    return data_types.RuntimeParameter(name=constants.PIPELINE_RUN_ID_PARAMETER_NAME, ptype=str)
 
 
 def served_name(config: schema.Config) -> str:

@@ -146,7 +146,9 @@ def give_private_runtime(uv: str) -> None:
         raise SetupError(f"the private C library was not taken: the interpreter still sees glibc {says}.")
 
 
-def unpack_debian(packages: list[str], target: Path, lacking: str, suite: str | None = None) -> None:
+def unpack_debian(
+    packages: list[str], target: Path, lacking: str, suite: str | None = None, with_dependencies: bool = False
+) -> None:
     """Download packages with the host's own apt mirrors and unpack them into `target`, without installing them.
 
     Args:
@@ -154,6 +156,7 @@ def unpack_debian(packages: list[str], target: Path, lacking: str, suite: str | 
       target: an empty folder.
       lacking: what this host does not have, for messages.
       suite: the Debian suite to take them from; None means the one the host runs.
+      with_dependencies: whether what they need and the host has not comes along; only from the suite that the host runs.
 
     Raises:
       SetupError: the host has no apt, or its mirrors don't have the packages.
@@ -173,14 +176,16 @@ def unpack_debian(packages: list[str], target: Path, lacking: str, suite: str | 
         "Dir::State::Lists": apt / "lists",
         "Dir::Cache": apt / "cache",
         "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "true",
     }
     command = ["apt-get", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
     try:
         run([*command, "--quiet", "update"])
-        run([*command, "--quiet", "download", *packages], cwd=apt)
+        how = ["install", "--yes", "--download-only", "--no-install-recommends"] if with_dependencies else ["download"]
+        run([*command, "--quiet", *how, *packages], cwd=apt)
     except SetupError as error:
         raise SetupError(f"{lacking}, and apt could not fetch {', '.join(packages)} of {suite}.\n{error}") from None
-    for package in apt.glob("*.deb"):
+    for package in [*apt.glob("*.deb"), *apt.glob("cache/archives/*.deb")]:
         run(["dpkg", "-x", str(package), str(target)])
 
 

@@ -57,7 +57,7 @@ def _levels_of_logging() -> Iterator[None]:
         logger.setLevel(level)
 
 
-_RUNS = {"tests/e2e/test_run.py", "tests/e2e/test_serving.py", "tests/e2e/test_rough_places.py"}
+_RUNS = {"tests/e2e/test_run.py", "tests/e2e/test_report.py", "tests/e2e/test_serving.py", "tests/e2e/test_rough_places.py"}
 """They share a run."""
 
 

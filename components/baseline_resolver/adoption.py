@@ -6,6 +6,7 @@ Somebody may have deleted the metadata or all artifacts, or rolled back to a ver
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Sequence
 
 import ml_metadata as mlmd
@@ -38,9 +39,8 @@ def adopt(
     """
     digest = model_info.digest(version)
     model = standard_artifacts.Model()
-    model.uri = os.path.join(root, "model", digest)
-    if fileio.exists(model.uri):
-        fileio.rmtree(model.uri)
+    # Nobody else writes there, nor deletes what was there once.
+    model.uri = os.path.join(root, "model", f"{digest}-{uuid.uuid4().hex[:8]}")
     target = path_utils.serving_model_dir(model.uri)
     for name in files.list_files(version):
         if name not in model_info.ADDED:

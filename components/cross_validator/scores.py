@@ -84,8 +84,32 @@ def score(
     answers, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answers == label_ids
     given = np.take_along_axis(probabilities, label_ids[:, None], axis=1)
+    bins = calibration(best, right)
+    return Scores(
+        folds=folds,
+        pictures=len(label_ids),
+        groups=len(set(groups)),
+        right=int(right.sum()),
+        independent=_independent(right, groups),
+        log_loss=float(-np.log(np.maximum(given, _SMALLEST)).mean()),
+        calibration_error=calibration_error(bins),
+        calibration=bins,
+        classes=[
+            Class(label=label, pictures=int(np.sum(label_ids == number)), right=int(right[label_ids == number].sum()))
+            for number, label in enumerate(labels)
+        ],
+    )
+
+
+def calibration(best: np.ndarray, right: np.ndarray) -> list[Bin]:
+    """Return how right answers are, by how sure, in 15 bins of equal width; those that have pictures, lowest first.
+
+    Args:
+      best: scores of the answers, `[pictures]`, 0 to 1.
+      right: whether they are, bool `[pictures]`.
+    """
     numbers = np.minimum((best * _BINS).astype(int), _BINS - 1)
-    bins = [
+    return [
         Bin(
             low=number / _BINS,
             high=(number + 1) / _BINS,
@@ -95,20 +119,17 @@ def score(
         )
         for number in np.unique(numbers)
     ]
-    return Scores(
-        folds=folds,
-        pictures=len(label_ids),
-        groups=len(set(groups)),
-        right=int(right.sum()),
-        independent=_independent(right, groups),
-        log_loss=float(-np.log(np.maximum(given, _SMALLEST)).mean()),
-        calibration_error=sum(one.pictures * abs(one.score - one.accuracy) for one in bins) / len(label_ids),
-        calibration=bins,
-        classes=[
-            Class(label=label, pictures=int(np.sum(label_ids == number)), right=int(right[label_ids == number].sum()))
-            for number, label in enumerate(labels)
-        ],
-    )
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Return the expected calibration error, 0 to 1.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017.
+
+    Args:
+      bins: as `calibration` returns them.
+    """
+    return sum(one.pictures * abs(one.score - one.accuracy) for one in bins) / max(1, sum(one.pictures for one in bins))
 
 
 def _independent(right: np.ndarray, groups: Sequence[str]) -> float:

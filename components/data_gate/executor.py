@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -34,7 +35,16 @@ _log = logging.getLogger("finetune.components.data_gate")
 
 
 class RefusedDataError(ValueError):
-    """Data that the gate refuses, and why; all that was found is in the log, a line each."""
+    """Data that the gate refuses, and why; all that was found is in the log, a line each.
+
+    Args:
+      message: in a line.
+      found: all that speaks against them.
+    """
+
+    def __init__(self, message: str, found: Sequence[findings.Finding] = ()):
+        super().__init__(message)
+        self.found = tuple(found)
 
 
 class Executor(base_executor.BaseExecutor):
@@ -81,7 +91,7 @@ class Executor(base_executor.BaseExecutor):
                 refused = findings.summed(refused)
                 reasons = "; ".join(finding.message for finding in refused[:_MOST_REASONS])
                 more = f"; and {len(refused) - _MOST_REASONS} more, in the log" if len(refused) > _MOST_REASONS else ""
-                raise RefusedDataError(f"the data are refused, nothing was trained: {reasons}{more}")
+                raise RefusedDataError(f"the data are refused, nothing was trained: {reasons}{more}", found)
         verdict = artifact_utils.get_single_instance(output_dict[VERDICT_KEY])
         _write(verdict.uri, found, evidence)
         verdict.set_int_custom_property(ACCEPTED_PROPERTY, int(bool(exec_properties[ENFORCE_KEY])))

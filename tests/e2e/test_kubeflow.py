@@ -20,7 +20,7 @@ from tests import web
 from tests.e2e.conftest import CONFIG, Project, finetune
 from tests.kubeflow import database, harness
 
-ALL = "ImageExampleGen to Pusher"
+ALL = "ImageExampleGen to RunReport"
 WORSE = {"training_batch_size": 256, "training_phases_0_epochs": 1, "training_phases_1_epochs": 0}
 
 
@@ -85,7 +85,7 @@ def runs(config_file: Path, environment: dict[str, str]) -> harness.Harness:
 @pytest.fixture(scope="module")
 def separate(config_file: Path, environment: dict[str, str]) -> harness.Harness:
     """The same pipeline with a pod for each node."""
-    return compiled(config_file, "one_per_node", 13, environment)
+    return compiled(config_file, "one_per_node", 14, environment)
 
 
 def volume(runs: harness.Harness) -> Path:
@@ -215,6 +215,29 @@ def test_a_version_that_somebody_deleted_is_published_again_though_nothing_is_ne
     assert check.code == 0, check.err
     assert store.numbers() == [store.live]
     assert store.live != published(first)
+
+
+def test_the_history_of_all_these_runs_is_in_the_store_and_what_nothing_needs_goes(
+    runs: harness.Harness, first: dict[str, harness.Ended], config_file: Path, url: str
+) -> None:
+    words = ["--config", str(config_file), "--metadata", url]
+    told = finetune("history", *words, "--json")
+    assert told.code == 0, told.err
+    lines = {line["run"]: line for line in map(json.loads, told.out.splitlines())}
+    assert lines["run-1"]["verdict"] == "published"
+    assert lines["run-2"]["verdict"] == "up to date"
+    assert lines["run-3"]["verdict"] == "refused"
+    assert lines["run-1"]["configuration"]["training"]["class_weights"] == "balanced"
+    assert {line["pictures"] for line in lines.values()} == {lines["run-1"]["pictures"]}
+    assert database.PASSWORD not in told.out
+    models = volume(runs) / "pipeline_root" / "Trainer" / "model"
+    assert len([*models.iterdir()]) == 2
+    done = finetune("clean", *words, "--keep-runs", "1")
+    assert done.code == 0, done.err
+    # The refused model goes; the live one and its pictures stay, and the cache has them.
+    assert len([*models.iterdir()]) == 1
+    (check,) = runs.run("run-cleaned").values()
+    assert check.last_line.startswith("finetune: UpToDate yes, in ")
 
 
 def test_a_parameter_that_is_not_allowed_ends_the_task_with_what_would_be_right(

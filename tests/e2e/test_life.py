@@ -1,5 +1,6 @@
 """The life of a project: what changes between its runs, and what is live, compared and told after each."""
 
+import json
 import re
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lxml.html
 import numpy as np
 import PIL.Image
 
@@ -28,14 +30,15 @@ evaluation: {min_accuracy: 0.0, max_accuracy_drop: 1.0, min_examples: 1}
 
 
 def draw(folder: Path, labels: tuple[str, ...], count: int = 40) -> None:
-    """Pictures of noise, with a colour that tells the labels apart."""
+    """Pictures of noise, with a colour that tells the labels apart; those that are there stay as they are."""
     for index, label in enumerate(labels):
         (folder / label).mkdir(parents=True, exist_ok=True)
         random = np.random.default_rng(index)
         for number in range(count):
             pixels = random.integers(0, 80, (32, 32, 3))
             pixels[..., index % 3] += 150
-            PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{number}.png")
+            if not (path := folder / label / f"{number}.png").exists():
+                PIL.Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
 class Life:
@@ -55,6 +58,13 @@ class Life:
         return finetune(*self.arguments(*overrides))
 
     @property
+    def verdict(self) -> str:
+        """The first sentence of the page of the last run."""
+        found = lxml.html.document_fromstring((self.folder / "report.html").read_bytes().decode())
+        assert "could not be made" not in found.text_content()
+        return " ".join(found.get_element_by_id("verdict").text_content().split())
+
+    @property
     def store(self) -> versions.Versions:
         return versions.Versions(str(self.folder / "serving"))
 
@@ -66,6 +76,7 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
     assert first.code == 0, first.err
     assert "baseline       none" in first.out
     born = life.store.live
+    assert life.verdict.startswith(f"Version {born} is published and live: accuracy ")
 
     # A class is added, and allowed.
     draw(life.root / "photos", ("cat", "dog", "bird"))
@@ -80,6 +91,9 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
     assert refused.code == 1
     assert "hound" in refused.err
     before = life.store.live
+    assert life.verdict.startswith("Nothing was published in DataGate: ")
+    assert "hound" in life.verdict
+    assert life.verdict.endswith(f"Version {before} stays live.")
     renamed = life.run("data.new_labels=allow", "data.missing_labels=allow")
     assert renamed.code == 0, renamed.err
     assert life.store.live > before
@@ -96,11 +110,16 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
     assert worse.code == 1, worse.out
     assert "evaluation.max_accuracy_drop" in worse.out
     assert life.store.live == kept
+    assert life.verdict.startswith("Nothing was published: ")
+    assert "evaluation.max_accuracy_drop" in life.verdict
 
     # The way back draws no findings: what was refused is nothing to compare with.
     back = life.run()
     assert back.code == 0, back.err
     assert life.store.live == kept
+    assert life.verdict.startswith(f"Version {kept} is published as it was and live: ")
+    assert finetune("report", "--output-dir", str(life.folder), "--output", str(life.root / "again.html")).code == 0
+    assert f"Version {kept} is published as it was and live: " in (life.root / "again.html").read_text()
 
     # Killed in the middle, it goes on, and publishes.
     command = [sys.executable, "-m", "cli", *life.arguments("training.seed=2")]
@@ -150,6 +169,48 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
     assert other.code == 2
     assert "belongs to the pipeline life" in other.err
     assert life.store.name == "life"
+
+
+def test_of_runs_that_are_over_only_what_is_needed_stays_and_their_history_does(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+
+    def copies() -> int:
+        return len([*(life.folder / "pipeline_root" / "ImageExampleGen" / "examples").iterdir()])
+
+    worse = ["evaluation.max_accuracy_drop=0", 'training.phases.0.learning_rates=[["head/.*",1.0e-9],[".*",null]]']
+    assert life.run("keep_runs=1").code == 0
+    draw(life.root / "photos", ("cat", "dog"), count=44)
+    grown = life.run("keep_runs=1")
+    assert grown.code == 0, grown.err
+    assert "that nothing needs any more (keep_runs = 1)" in grown.err
+    assert copies() == 1
+    live = life.store.live
+    for count in (46, 48):
+        draw(life.root / "photos", ("cat", "dog"), count=count)
+        assert life.run("keep_runs=1", *worse).code == 1
+        assert copies() == 2  # the live model's, and those of the last run
+    assert finetune("clean", "--output-dir", str(life.folder), "--keep-runs", "1").out == ""
+
+    # The pictures are those again that the live model has learnt from.
+    for number in range(44, 48):
+        for label in ("cat", "dog"):
+            (life.root / "photos" / label / f"{number}.png").unlink()
+    back = life.run("keep_runs=1")
+    assert back.code == 0, back.err
+    assert {back.state(node) for node in ("ImageExampleGen", "Trainer", "Evaluator")} == {"cached"}
+    assert life.store.live == live
+    assert copies() == 1
+
+    told = finetune("history", "--output-dir", str(life.folder), "--json")
+    assert told.code == 0, told.err
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    assert [line["verdict"] for line in lines] == ["published", "published", "refused", "refused", "up to date"]
+    assert [line["pictures"] for line in lines] == [80, 88, 92, 96, 88]
+    assert [line["live"] for line in lines] == [False, True, None, None, True]
+    assert [line["changed"]["data"] for line in lines] == [None, True, True, True, True]
+    assert [*lines[2]["changed"]["configuration"]] == ["evaluation.max_accuracy_drop", "training.phases"]
+    assert "evaluation.max_accuracy_drop" in lines[2]["reason"]
+    assert all(line["accuracy"] is not None and line["code"] and line["revision"] for line in lines)
 
 
 def test_metadata_that_can_not_be_read_are_named_with_what_to_do(tmp_path: Path) -> None:

@@ -375,7 +375,7 @@ def test_status_shows_a_line_a_task_in_the_pipeline_s_order_and_where_the_reason
         ["ImageExampleGen", "failed", "7", "s"],
         ["StatisticsGen", "skipped"],
     ]
-    assert len(lines) == 14
+    assert len(lines) == 15
     assert lines[-1] == ["run", "failed"]
     assert "there is no kubectl here to reach ML Metadata with; --metadata URL names it" in shown.stderr
     assert f"kubectl logs --namespace kubeflow --selector pipeline/runid={run_id} --container main" in shown.stderr
@@ -410,7 +410,7 @@ def test_status_says_in_the_node_s_words_why_it_failed(
     ]
 
 
-GROUP = "imageexamplegentopusher"
+GROUP = "imageexamplegentorunreport"
 
 
 def test_status_lists_nodes_also_where_they_share_a_pod(
@@ -436,7 +436,7 @@ def test_status_lists_nodes_also_where_they_share_a_pod(
         ["SchemaGen", "skipped"],
     ]
     assert "AcceptedData, attempt 1, 03:04:05 UTC, after 60 s: AcceptedData failed: no space left" in shown.stderr
-    assert len(lines) == 14
+    assert len(lines) == 15
     unreachable = kubeflow(host, "status", run_id)
     assert "there is no kubectl here to reach ML Metadata with" in unreachable.stderr
     assert ["Pusher", "failed"] in [line.split() for line in unreachable.stdout.splitlines()]
@@ -515,7 +515,7 @@ def test_a_run_is_cancelled_and_called_so(server: api.Server, host: str, pipelin
     assert server.runs[run_id].state == "FAILED"
     shown = kubeflow(host, "status", run_id)
     assert shown.exit_code == 1
-    assert [line.split()[:2] for line in shown.stdout.splitlines()][0::13] == [
+    assert [line.split()[:2] for line in shown.stdout.splitlines()][0::14] == [
         ["UpToDate", "cancelled"],
         ["run", "cancelled"],
     ]

@@ -129,9 +129,8 @@ def test_a_pipeline_without_needs_is_two_pods_with_the_outputs_of_all_nodes() ->
         declared = (one.get("outputDefinitions", {}) for one in given["components"].values())
         return {key for one in declared for kind in ("parameters", "artifacts") for key in one.get(kind, {})}
 
-    assert (
-        outputs_of(spec) == outputs_of(separate) == {"up_to_date", "metrics", "confusion", "gate", "blessing", "model_uri"}
-    )
+    told = {"up_to_date", "metrics", "confusion", "gate", "blessing", "model_uri", "report"}
+    assert outputs_of(spec) == outputs_of(separate) == told
 
 
 @pytest.mark.parametrize("name", ["images", "nightly", "digits"])
@@ -210,7 +209,7 @@ def test_the_validator_in_a_pod_is_told_its_namespace(tmp_path: Path) -> None:
     _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
     sides = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     told = {name: side["fieldPathAsEnv"] for name, side in sides.items() if "fieldPathAsEnv" in side}
-    assert told == {"exec-imageexamplegentopusher": [{"fieldPath": "metadata.namespace", "name": "KFP_NAMESPACE"}]}
+    assert told == {"exec-imageexamplegentorunreport": [{"fieldPath": "metadata.namespace", "name": "KFP_NAMESPACE"}]}
 
 
 def test_parameters_have_types_defaults_and_meanings() -> None:
