@@ -71,6 +71,9 @@ def _set_home() -> None:
     except KeyError:
         os.environ.setdefault("HOME", _NO_HOME)
         os.environ.setdefault("USER", str(os.getuid()))
+    if os.environ.get("HOME") == _NO_HOME:
+        # Root could make one. Where it can't have this, matplotlib takes a folder that goes with the process.
+        os.environ.setdefault("MPLCONFIGDIR", os.path.join(os.devnull, "none"))
 
 
 def _set_keras() -> None:

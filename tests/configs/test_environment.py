@@ -74,19 +74,24 @@ def test_a_user_whom_nobody_knows_gets_a_name_and_a_home_that_is_none(
     def unknown(_: int) -> None:
         raise KeyError
 
-    monkeypatch.setattr(os, "environ", home)
-    monkeypatch.setattr(sys, "modules", {})
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-    environment.prepare()
-    assert not Path(os.environ["HOME"]).exists()
-    assert os.environ["USER"] == str(os.getuid())
+    # Back before the test ends: pytest looks at them too.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", home)
+        patch.setattr(sys, "modules", {})
+        patch.setattr(pwd, "getpwuid", unknown)
+        environment.prepare()
+        found = dict(os.environ)
+    assert not Path(found["HOME"]).exists()
+    assert found["USER"] == str(os.getuid())
 
 
 def test_a_home_that_is_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"HOME": "/"})
-    monkeypatch.setattr(sys, "modules", {})
-    environment.prepare()
-    assert os.environ["HOME"] == "/"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", {"HOME": "/"})
+        patch.setattr(sys, "modules", {})
+        environment.prepare()
+        found = dict(os.environ)
+    assert found["HOME"] == "/"
 
 
 def test_own_packages_go_before_all_others_here_and_in_children(monkeypatch: pytest.MonkeyPatch) -> None:

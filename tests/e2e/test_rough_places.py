@@ -137,7 +137,7 @@ def test_a_configuration_that_is_shown_in_any_encoding_can_be_read_again(tmp_pat
     shown = finished(installed("config", "show", "--set", "data.source=猫/ä"), PYTHONIOENCODING="latin-1")
     (tmp_path / "shown.yaml").write_text(shown.out, encoding="ascii")
     again = finished(installed("config", "show", "--config", str(tmp_path / "shown.yaml")))
-    assert "source: 猫/ä" in again.out.splitlines()[2]
+    assert "source: 猫/ä" in again.out.splitlines()[3]
 
 
 @pytest.mark.parametrize("command", ["finetune", "finetune_node"])
