@@ -173,7 +173,7 @@ def test_within_an_epoch_the_state_is_saved_by_time(
 
 
 @pytest.mark.parametrize(
-    "moment", ["view 2: 8 of 20", "head epoch 1/2, step 2/3", "finetune epoch 1/2: ", "finetune epoch 2/2"]
+    "moment", ["plain view: 8 of 20", "head epoch 1/2, step 2/3", "finetune epoch 1/2: ", "finetune epoch 2/2"]
 )
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     moment: str, undisturbed: dict[str, list[np.ndarray]], tmp_path: Path
