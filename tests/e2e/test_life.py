@@ -26,6 +26,7 @@ training:
   phases:
     - {name: head, epochs: 3, learning_rates: [["head/.*", 1.0e-2], [".*", null]]}
 evaluation: {min_accuracy: 0.0, max_accuracy_drop: 1.0, min_examples: 1}
+report: {pictures: false}
 """
 
 
@@ -185,14 +186,13 @@ def test_of_runs_that_are_over_only_what_is_needed_stays_and_their_history_does(
     assert "that nothing needs any more (keep_runs = 1)" in grown.err
     assert copies() == 1
     live = life.store.live
-    for count in (46, 48):
-        draw(life.root / "photos", ("cat", "dog"), count=count)
-        assert life.run("keep_runs=1", *worse).code == 1
-        assert copies() == 2  # the live model's, and those of the last run
+    draw(life.root / "photos", ("cat", "dog"), count=46)
+    assert life.run("keep_runs=1", *worse).code == 1
+    assert copies() == 2  # the live model's, and those of the last run
     assert finetune("clean", "--output-dir", str(life.folder), "--keep-runs", "1").out == ""
 
     # The pictures are those again that the live model has learnt from.
-    for number in range(44, 48):
+    for number in range(44, 46):
         for label in ("cat", "dog"):
             (life.root / "photos" / label / f"{number}.png").unlink()
     back = life.run("keep_runs=1")
@@ -204,10 +204,10 @@ def test_of_runs_that_are_over_only_what_is_needed_stays_and_their_history_does(
     told = finetune("history", "--output-dir", str(life.folder), "--json")
     assert told.code == 0, told.err
     lines = [json.loads(line) for line in told.out.splitlines()]
-    assert [line["verdict"] for line in lines] == ["published", "published", "refused", "refused", "up to date"]
-    assert [line["pictures"] for line in lines] == [80, 88, 92, 96, 88]
-    assert [line["live"] for line in lines] == [False, True, None, None, True]
-    assert [line["changed"]["data"] for line in lines] == [None, True, True, True, True]
+    assert [line["verdict"] for line in lines] == ["published", "published", "refused", "up to date"]
+    assert [line["pictures"] for line in lines] == [80, 88, 92, 88]
+    assert [line["live"] for line in lines] == [False, True, None, True]
+    assert [line["changed"]["data"] for line in lines] == [None, True, True, True]
     assert [*lines[2]["changed"]["configuration"]] == ["evaluation.max_accuracy_drop", "training.phases"]
     assert "evaluation.max_accuracy_drop" in lines[2]["reason"]
     assert all(line["accuracy"] is not None and line["code"] and line["revision"] for line in lines)
