@@ -95,6 +95,16 @@ def checked_name(context: click.Context, option: click.Parameter, path: Path | N
     return path
 
 
+project_option = click.option(
+    "--output-dir",
+    metavar="FOLDER",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    callback=checked_name,
+    help="Of the project.",
+)
+
+
 def checked_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
     """Check the name of a folder that is written into; a callback of click."""
     del context

@@ -18,14 +18,7 @@ TABLE, JSON, CSV = "table", "json", "csv"
 
 
 @click.command()
-@click.option(
-    "--output-dir",
-    metavar="FOLDER",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    callback=options.checked_name,
-    help="Of the project.",
-)
+@options.project_option
 @click.option("--run", metavar="RUN_ID", help="The run that judged the model; without, the newest one that judged one.")
 @click.option(
     "--format",

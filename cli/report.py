@@ -10,14 +10,7 @@ from cli import options
 
 
 @click.command()
-@click.option(
-    "--output-dir",
-    metavar="FOLDER",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    callback=options.checked_name,
-    help="Of the project.",
-)
+@options.project_option
 @click.option("--run", metavar="RUN_ID", help="Without, the newest one; `finetune history --json` names them.")
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="OUTPUT_DIR/report.html.")
 @click.option("--no-pictures", is_flag=True, help="Leave thumbnails out, as `report.pictures: false` does.")

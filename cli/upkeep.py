@@ -178,7 +178,7 @@ def _clean_there(
 @contextlib.contextmanager
 def _project(which: _Asked) -> Iterator[needs.Project]:
     """The project that is meant, with a way to its metadata store."""
-    from pipeline import needs, outcome, output_folder, place, project
+    from pipeline import needs, outcome, output_folder, project
 
     config = which.config()
     if which.output_dir is not None:
@@ -187,7 +187,7 @@ def _project(which: _Asked) -> Iterator[needs.Project]:
         except output_folder.FolderError as error:
             raise options.InputError(str(error)) from None
         connection = outcome.read_only(which.output_dir / output_folder.METADATA_FILE)
-        yield needs.Project(connection, name, place.PIPELINE_ROOT, str(which.output_dir / "serving"))
+        yield project.to_clean(connection, name, which.output_dir)
         return
     import ml_metadata as mlmd
 

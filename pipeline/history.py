@@ -19,6 +19,7 @@ UNFINISHED = "not finished"
 DATA, CODE = "data", "code"
 TOLD = {"verdict", "reason", "node", "accuracy", "accuracy_interval", "test_pictures", "baseline_accuracy", "version"}
 """What of a run's end is in its line as it is."""
+_COMPARED = ("data", "configuration", "code", "versions")
 _NO_DIFFERENCE = {"beam", "kubeflow", "notify", "keep_runs", "name", "report"}
 """Sections and keys that change nothing of the model."""
 
@@ -114,14 +115,13 @@ def read(connection: journal.Connection, pipeline: str, serving_dir: str | None)
     for line in lines:
         seen = None if live is None or line.version is None else line.version == live
         found.append(line.model_copy(update={"changed": _change(before, line), "live": seen}))
-        before |= {name: value for name in _COMPARED if (value := getattr(line, name)) is not None}
+        before |= _known(line)
     return found
 
 
 def change_between(before: Line, now: Line) -> Change:
     """Return what is another in one run than in an earlier one, of what is known of both."""
-    known = {name: value for name in _COMPARED if (value := getattr(before, name)) is not None}
-    return _change(known, now)
+    return _change(_known(before), now)
 
 
 def _line(run_id: str, start: journal.RunStart | None, end: journal.RunRecord | None) -> Line:
@@ -134,12 +134,14 @@ def _line(run_id: str, start: journal.RunStart | None, end: journal.RunRecord | 
     return Line(**found)
 
 
-_COMPARED = ("data", "configuration", "code", "versions")
+def _known(line: Line) -> dict[str, Any]:
+    """What of a run can be compared."""
+    return {name: value for name in _COMPARED if (value := getattr(line, name)) is not None}
 
 
 def _change(before: Mapping[str, Any], line: Line) -> Change:
     """What is another than before, of what is known of both."""
-    known = [name for name in _COMPARED if name in before and getattr(line, name) is not None]
+    known = before.keys() & _known(line).keys()
     return Change(
         data=before["data"] != line.data if "data" in known else None,
         configuration=_differences(_flat(before["configuration"]), _flat(line.configuration or {}))

@@ -22,7 +22,8 @@ Connection: TypeAlias = metadata_store_pb2.ConnectionConfig | metadata_store_pb2
 _NODE_TYPE, _START_TYPE, _RUN_TYPE = "finetune_node", "finetune_start", "finetune_run"
 _FINDINGS_TYPE = "finetune_findings"
 _PROPERTY = "record"
-_FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+"""States of executions that ended well."""
 _PICTURES, _FINGERPRINT = "pictures", "input_fingerprint"
 """Properties of what was ingested, and of nothing else together."""
 _log = logging.getLogger("finetune.pipeline.journal")
@@ -215,10 +216,25 @@ def read_ends(connection: Connection, pipeline: str) -> dict[str, RunRecord]:
     return {run_id: record for run_id, record in found.items() if record.ending.pipeline == pipeline}
 
 
+def made_by(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_store_pb2.Artifact]:
+    """Return what the nodes of a run made, or took from the cache.
+
+    Args:
+      store: the metadata store.
+      run_id: of the run.
+    """
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    executions = store.get_executions_by_context(context.id) if context else []
+    ended = [one.id for one in executions if one.last_known_state in FINISHED]
+    events = store.get_events_by_execution_ids(ended) if ended else []
+    made = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
+    return store.get_artifacts_by_id(list(made)) if made else []
+
+
 def _record(store: mlmd.MetadataStore, ending: Ending) -> RunRecord:
     """What is written of the end of a run."""
     ended = datetime.datetime.now(datetime.UTC)
-    for artifact in _made_by(store, ending.run):
+    for artifact in made_by(store, ending.run):
         properties = artifact.custom_properties
         if _PICTURES in properties and _FINGERPRINT in properties:
             return RunRecord(
@@ -228,16 +244,6 @@ def _record(store: mlmd.MetadataStore, ending: Ending) -> RunRecord:
                 data=properties[_FINGERPRINT].string_value,
             )
     return RunRecord(ended=ended, ending=ending)
-
-
-def _made_by(store: mlmd.MetadataStore, run_id: str) -> Sequence[metadata_store_pb2.Artifact]:
-    """What the nodes of a run made, or took from the cache."""
-    context = store.get_context_by_type_and_name("pipeline_run", run_id)
-    executions = store.get_executions_by_context(context.id) if context else []
-    ended = [one.id for one in executions if one.last_known_state in _FINISHED]
-    events = store.get_events_by_execution_ids(ended) if ended else []
-    made = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
-    return store.get_artifacts_by_id(list(made)) if made else []
 
 
 def _node_name(run_id: str, node_id: str) -> str:

@@ -88,13 +88,13 @@ def run_locally(
             if here:
                 fetch()  # nothing, unless they are damaged
             run(pipeline, connection, note, config.beam, run_id, None if here else fetch)
-            found = outcome.read(connection, run_id)
         except BaseException as error:
             end.of_part(error)
             raise
         end.show()
         end.tidy()
-        return found
+        assert end.outcome is not None
+        return end.outcome
 
 
 class _End:
@@ -122,13 +122,15 @@ class _End:
     ):
         self._config, self._folder, self._connection, self._run, self._look = config, folder, connection, run_id, look
         self._begun, self._done = datetime.datetime.now(datetime.UTC), done
+        self.outcome: outcome.Outcome | None = None
+        """Of a whole run, once it has ended."""
 
     def of_whole(self, pipeline: tfx_pipeline.Pipeline) -> None:
         """End a run whose last node but its report is done."""
         # Looking up and publishing what is published already are no changes, and never cached.
         always = _ids_of(pipeline, resolver.Resolver, Publisher)
-        found = outcome.read(self._connection, self._run)
-        self._tell(found.ending(self._config.name, self._run, unchanged=self._done <= always, look=self._look))
+        self.outcome = outcome.read(self._connection, self._run)
+        self._tell(self.outcome.ending(self._config.name, self._run, unchanged=self._done <= always, look=self._look))
 
     def of_part(self, error: BaseException) -> None:
         """End a run that something ended."""

@@ -19,7 +19,6 @@ from serving import model_info, versions
 
 SYSTEM, _OF_EXECUTIONS = ".system", "executor_execution"
 """TFX's folders for what a node needs while it goes on: this kind has a folder for each execution, by its id."""
-_FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _UNDER_WAY_SECONDS = 30 * 86_400.0
 """After which nobody is at a run that has no end, nor at an execution, where others may be: no pod is given more time."""
 
@@ -87,7 +86,7 @@ class Runs:
         executions = store.get_executions_by_context(context_id)
         over = [one for one in executions if alone or one.last_update_time_since_epoch < oldest]
         self._over = {str(one.id) for one in over}
-        self._torn = {str(one.id) for one in over if one.last_known_state not in _FINISHED}
+        self._torn = {str(one.id) for one in over if one.last_known_state not in journal.FINISHED}
         self._alone = alone
 
     def needed(self, artifacts: Sequence[metadata_store_pb2.Artifact]) -> set[int]:

@@ -199,9 +199,11 @@ def _note_findings(connection: outcome.Connection, run_id: str, refusal: Refused
 
 def _page(connection: outcome.Connection, pipeline: str, run_id: str, serving_dir: str, pictures: bool) -> str:
     """The page of a run, for the node that writes it."""
-    from pipeline import report  # which draws, and so takes a while to import
+    # They draw, and so take a while to import.
+    from components.run_report import page
+    from pipeline import report
 
-    return report.render(report.facts(connection, pipeline, run_id, serving_dir, pictures))
+    return page.render(report.facts(connection, pipeline, run_id, serving_dir, pictures))
 
 
 def _beam_arguments(

@@ -21,9 +21,8 @@ from components.image_example_gen.executor import PICTURES_PROPERTY
 from components.model_evaluator import gate
 from components.serving_check import executor as serving_check
 from pipeline.ending import Ending, Verdict
-from pipeline.journal import Connection
+from pipeline.journal import FINISHED, Connection, made_by
 
-_FINISHED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _STATES = {
     metadata_store_pb2.Execution.COMPLETE: "done",
     metadata_store_pb2.Execution.CACHED: "cached",
@@ -174,7 +173,7 @@ def read_outputs(connection: Connection, run_id: str) -> dict[tuple[str, str], m
     nodes = {
         execution.id: _node_id(store, execution.id)
         for execution in _executions(store, run_id)
-        if execution.last_known_state in _FINISHED
+        if execution.last_known_state in FINISHED
     }
     made = {
         event.artifact_id: (nodes[event.execution_id], event.path.steps[0].key)
@@ -238,9 +237,7 @@ def read_pictures(connection: Connection, run_id: str) -> int:
       connection: of the metadata store.
       run_id: of the run.
     """
-    store = mlmd.MetadataStore(connection)
-    ingested = [execution.id for execution in _executions(store, run_id) if execution.last_known_state in _FINISHED]
-    outputs = _outputs(store, ingested)
+    outputs = made_by(mlmd.MetadataStore(connection), run_id)
     return max((artifact.custom_properties[PICTURES_PROPERTY].int_value for artifact in outputs), default=0)
 
 
@@ -284,11 +281,4 @@ def _data_outcome(outputs: dict[tuple[str, str], metadata_store_pb2.Artifact]) -
     path = _for_a_person(verdict)
     return DataOutcome(
         rejects.read_summary(report), found, os.path.join(path, data_gate.FINDINGS_FILE), belonging.read_summary(report)
-    )
-
-
-def _outputs(store: mlmd.MetadataStore, execution_ids: Sequence[int]) -> Sequence[metadata_store_pb2.Artifact]:
-    events = store.get_events_by_execution_ids(execution_ids)
-    return store.get_artifacts_by_id(
-        {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
     )

@@ -104,11 +104,6 @@ def newest_run(connection: journal.Connection, pipeline: str) -> str | None:
     return lines[-1].run if lines else None
 
 
-def render(found: Facts) -> str:
-    """Return the page, as HTML."""
-    return page.render(found)
-
-
 def write(found: Facts, into: Path) -> None:
     """Write the page, in the place of another one's.
 

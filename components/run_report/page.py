@@ -62,7 +62,7 @@ def _render(facts: Facts) -> str:
     shown = Shown(facts)
     parts = {name: _made(name, part, facts, shown) for name, part in _PARTS.items()}
     text = (_HERE / "page.html.j2").read_text(encoding="utf-8")
-    body = _environment().from_string(text)
+    template = _environment().from_string(text)
     given = {
         "facts": facts,
         "sentence": sections.sentence(facts),
@@ -74,9 +74,7 @@ def _render(facts: Facts) -> str:
         else "",
         **parts,
     }
-    page = body.render(given, contents=[])
-    there = [(name, title) for name, title in _CONTENTS.items() if f'<section id="{name}"' in page]
-    return body.render(given, contents=there)
+    return template.render(given, contents=_CONTENTS)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -35,6 +36,11 @@ _LONGEST_REASON, _LONGEST_IN_HISTORY = 1000, 200
 _WANTED = (0.95, 0.98, 0.99, 0.995)
 _KINDS = {"published": "good", "up to date": "good", "refused": "bad", "failed": "bad"}
 _SIZES = (features.WIDTH, features.HEIGHT)
+
+
+_ingested = functools.lru_cache(maxsize=2)(rejects.read_summary)
+_together = functools.lru_cache(maxsize=2)(belonging.read_summary)
+"""Several parts ask for them, and the files may be long."""
 
 
 def sentence(facts: Facts) -> str:
@@ -90,7 +96,8 @@ def gate_table(facts: Facts, shown: Shown) -> dict[str, Any]:
                 "kind": kind,
             }
         )
-    rows.sort(key=lambda row: row["kind"] != "bad") if len(rows) > _MOST_ROWS else None
+    if len(rows) > _MOST_ROWS:
+        rows.sort(key=lambda row: row["kind"] != "bad")
     return {"rows": rows[:_MOST_ROWS], "more": max(0, len(rows) - _MOST_ROWS)}
 
 
@@ -99,7 +106,7 @@ def changed(facts: Facts, shown: Shown) -> dict[str, Any]:
     del shown
     if not (facts.made.rejects and facts.made_before.rejects):
         return EMPTY["changed"]
-    now, before = (rejects.read_summary(one).by_label for one in (facts.made.rejects, facts.made_before.rejects))
+    now, before = (_ingested(one).by_label for one in (facts.made.rejects, facts.made_before.rejects))
     rows: list[dict[str, Any]] = [
         {"label": label, "before": before.get(label, 0), "now": now.get(label, 0)}
         for label in sorted(now.keys() | before.keys())
@@ -174,7 +181,7 @@ def _labels(facts: Facts) -> _Labels | None:
 def _classes(facts: Facts, found: Answers) -> list[dict[str, Any]]:
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     if facts.made.rejects:
-        counts.update(rejects.read_summary(facts.made.rejects).pictures)
+        counts.update(_ingested(facts.made.rejects).pictures)
     by_label = {one.label: one for one in found.classes()}
     rows = []
     for label in sorted({*by_label, *(label for _, label in counts)}):
@@ -204,10 +211,10 @@ def doubts(facts: Facts, shown: Shown) -> dict[str, Any]:
         cards = [
             Card(one.path, sources.get(one.path), None, one.label, one.suggested_label, one.score, None) for one in first
         ]
-        path = _for_a_person(os.path.join(facts.made.cross_validation, suspects.FILE))
+        path = rejects.named(facts.made.cross_validation, suspects.FILE)
         found |= {"suspects": cards, "suspect_count": len(all_of_them), "suspects_file": path}
     if facts.made.rejects:
-        summary = belonging.read_summary(facts.made.rejects)
+        summary = _together(facts.made.rejects)
         pairs = list(dict.fromkeys((*summary.first_across, *summary.first_disputed)))
         wanted = [place for one in pairs for place in ((one.split, one.path), (one.other_split, one.other))]
         sources = shown.of_paths(wanted)
@@ -220,7 +227,7 @@ def doubts(facts: Facts, shown: Shown) -> dict[str, Any]:
                 "copies": copies,
                 "across": summary.across,
                 "disputed": summary.disputed,
-                "copies_file": _for_a_person(summary.path),
+                "copies_file": summary.path,
             }
     return found
 
@@ -256,8 +263,8 @@ def data(facts: Facts, shown: Shown) -> dict[str, Any]:
     if not facts.made.rejects:
         return {"made": bool(findings), "splits": [], "lines": [], "rejects": [], "first_rejects": [], "samples": [],
                 "sizes": None, "findings": _findings(findings)}  # fmt: skip
-    summary = rejects.read_summary(facts.made.rejects)
-    lines = [summary.describe_labels(), *belonging.read_summary(facts.made.rejects).sentences()]
+    summary = _ingested(facts.made.rejects)
+    lines = [summary.describe_labels(), *_together(facts.made.rejects).sentences()]
     if summary.duplicates:
         lines.append(f"{rejects.counted(summary.duplicates, 'copy').replace('copys', 'copies')} left out.")
     if summary.others:
@@ -284,7 +291,7 @@ def _findings(found: list[Any]) -> list[dict[str, str]]:
 
 def _most_pictures(facts: Facts) -> list[str]:
     """Labels, those with the most pictures first."""
-    return [*rejects.read_summary(facts.made.rejects).by_label] if facts.made.rejects else []
+    return [*_ingested(facts.made.rejects).by_label] if facts.made.rejects else []
 
 
 def _sizes(facts: Facts) -> str | None:
@@ -335,7 +342,3 @@ def history(facts: Facts, shown: Shown) -> dict[str, Any]:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _for_a_person(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
