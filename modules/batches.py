@@ -94,8 +94,8 @@ class FromPictures:
 class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
-    A view is made when its epoch comes, so that a learning rate that is too high shows before they all are. The second is of
-    the pictures as they are.
+    A view is made when its epoch comes, spread evenly over all epochs: a learning rate that is too high shows before they all
+    are, and what a view costs is spent where the model has learnt from those before. The second is of the pictures as they are.
 
     Args:
       cache: of the prefix.
@@ -126,6 +126,7 @@ class FromFeatures:
         self._eval, *self._plain = cache.views(wanted, needs.budget)
         self._augmented: list[feature_cache.View] = []
         self._most = needs.views
+        self._epochs = sum(phase["epochs"] for phase in config["training"]["phases"])
         if needs.views:
             self._add_view(lambda: False)
 
@@ -137,13 +138,13 @@ class FromFeatures:
         more = False
         if _augments(phase, self._config):
             views = self._views(epoch, interrupted)
-            more = len(views) < self._most
+            more = len(views) < self._wanted(epoch + 1)
         training = self._config["training"]
         return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), more
 
     def _views(self, epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
-        """The views of an epoch that augments: one more each time, until there are all; fewer where the disk is full."""
-        while len(self._augmented) < min(epoch + 1, self._most):
+        """The views of an epoch that augments; fewer where the disk is full."""
+        while len(self._augmented) < self._wanted(epoch):
             try:
                 self._add_view(interrupted)
             except OSError as error:
@@ -151,7 +152,11 @@ class FromFeatures:
                     raise
                 self._most = len(self._augmented)
                 progress.logger.warning("feature cache: %s, %d views have to do", error.strerror, self._most)
-        return self._augmented[: epoch + 1]
+        return self._augmented[: self._wanted(epoch)]
+
+    def _wanted(self, epoch: int) -> int:
+        """How many views there are when an epoch begins: of 4 in 15 epochs, one more in the 1st, 4th, 8th and 12th."""
+        return min(math.ceil((epoch + 1) * self._most / self._epochs), self._most)
 
     def _add_view(self, interrupted: Callable[[], bool]) -> None:
         number = len(self._augmented)

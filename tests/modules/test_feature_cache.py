@@ -314,18 +314,24 @@ def test_the_prefix_ends_below_the_lowest_layer_that_is_ever_trained(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("cache_options", "views"),
-    [({"views": "auto"}, 2), ({"views": 3}, 3), ({"views": 9}, 4), ({"views": "auto", "max_bytes": STATE + 150_000}, 1)],
+    ("cache_options", "comes"),
+    [
+        ({"views": "auto"}, [1, 1, 2, 2]),
+        ({"views": 3}, [1, 2, 3, 3]),
+        ({"views": 9}, [1, 2, 3, 4]),
+        ({"views": "auto", "max_bytes": STATE + 150_000}, [1, 1, 1, 1]),
+    ],
 )
 def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
-    tmp_path: Path, cache_options: dict, views: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, cache_options: dict, comes: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
+    views = comes[-1]
     with caplog.at_level(logging.INFO, progress.logger.name):
         _, source, _, config = prepared(tmp_path, {"training": {"cache": cache_options}})
     assert source.kept
-    for epoch in range(6):
-        made = min(epoch + 1, views)
-        assert source.training(config["training"]["phases"][0], epoch, 0)[1] == (made < views)
+    for epoch, made in enumerate(comes):
+        more = epoch < 3 and comes[epoch + 1] > made
+        assert source.training(config["training"]["phases"][0], epoch, 0)[1] == more
         augmented = [*(tmp_path / "work" / "features").glob("views/*/view-*")]
         assert len(source._augmented) == len(augmented) + (made > 1) == made
     assert f"{views} view" in caplog.text
@@ -398,7 +404,7 @@ def test_a_disk_that_becomes_full_later_leaves_the_views_that_are_there(
 
     monkeypatch.setattr(segments.Writer, "add", full)
     with caplog.at_level(logging.WARNING, progress.logger.name):
-        for epoch in (1, 2):
+        for epoch in (2, 3):
             found, more = source.training(config["training"]["phases"][0], epoch, 0)
             assert next(iter(found))[0].shape == (8, 2, 2, 512)
             assert not more
@@ -411,15 +417,15 @@ def test_who_is_asked_to_end_while_a_view_is_made_keeps_what_there_is(
     _, source, _, config = prepared(tmp_path)
     asked = iter([False, True, True])
     with pytest.raises(KeyboardInterrupt):
-        source.training(config["training"]["phases"][0], 1, 0, lambda: next(asked))
+        source.training(config["training"]["phases"][1], 2, 0, lambda: next(asked))
     with caplog.at_level(logging.INFO, progress.logger.name):
-        prepared(tmp_path)[1].training(config["training"]["phases"][0], 1, 0)
+        prepared(tmp_path)[1].training(config["training"]["phases"][1], 2, 0)
     assert computed(caplog) == [4], "16 of 20 were kept"
 
 
 def test_the_second_view_is_of_the_pictures_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     classifier, source, inputs, config = prepared(tmp_path)
-    source.training(config["training"]["phases"][0], 1, 0)
+    source.training(config["training"]["phases"][1], 2, 0)
     first, second = (view.features(np.arange(20)) for view in source._augmented)
     parts = model.split(classifier, optimizers.trained_paths(classifier, config["training"]["phases"]))
     assert parts is not None
