@@ -37,7 +37,7 @@ class Batches(Protocol):
 
     def training(
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
-    ) -> tuple[tf.data.Dataset, bool]:
+    ) -> tuple[tf.data.Dataset, int | None]:
         """Return batches without end, from a step of an epoch on; both count from 0, epochs over all phases.
 
         Args:
@@ -47,7 +47,7 @@ class Batches(Protocol):
           interrupted: says whether the process was asked to end.
 
         Returns:
-          The batches, and whether the next epoch is to have others.
+          The batches, and after how many epochs there are to be others; None if there are not.
 
         Raises:
           KeyboardInterrupt: the process was asked to end before they were there.
@@ -75,12 +75,12 @@ class FromPictures:
 
     def training(
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
-    ) -> tuple[tf.data.Dataset, bool]:
-        """Return batches without end, from a step of an epoch on, and that the next epoch's are among them."""
+    ) -> tuple[tf.data.Dataset, int | None]:
+        """Return batches without end, from a step of an epoch on, and that all later epochs' are among them."""
         augment = self._config["augmentation"] if _augments(phase, self._config) else None
         training = self._config["training"]
         batches = dataset.training_batches(self._train, training["batch_size"], training["seed"], augment, epoch, step)
-        return batches, False
+        return batches, None
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
@@ -94,8 +94,8 @@ class FromPictures:
 class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
-    A view is made when its epoch comes, spread evenly over all epochs: a learning rate that is too high shows before they all
-    are, and what a view costs is spent where the model has learnt from those before. The second is of the pictures as they are.
+    A view is made when its epoch comes, spread evenly over all epochs: a learning rate that is too high shows before all are
+    there, and the model learns from those before until then. The second is of the pictures as they are.
 
     Args:
       cache: of the prefix.
@@ -125,38 +125,36 @@ class FromFeatures:
         wanted += [feature_cache.Wanted(_PLAIN, train)] * needs.plain_phase
         self._eval, *self._plain = cache.views(wanted, needs.budget)
         self._augmented: list[feature_cache.View] = []
-        self._most = needs.views
-        self._epochs = sum(phase["epochs"] for phase in config["training"]["phases"])
+        self._begins = list(needs.begins)
         if needs.views:
             self._add_view(lambda: False)
 
     def training(
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
-    ) -> tuple[tf.data.Dataset, bool]:
-        """Return batches without end, from a step of an epoch on, and whether the next epoch is to have one more view."""
+    ) -> tuple[tf.data.Dataset, int | None]:
+        """Return batches without end, from a step of an epoch on, and after how many epochs there is to be one more view."""
         views: Sequence[feature_cache.View] = self._plain
-        more = False
+        others = None
         if _augments(phase, self._config):
             views = self._views(epoch, interrupted)
-            more = len(views) < self._wanted(epoch + 1)
+            others = next((begin - epoch for begin in self._begins if begin > epoch), None)
         training = self._config["training"]
-        return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), more
+        return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), others
 
     def _views(self, epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
         """The views of an epoch that augments; fewer where the disk is full."""
-        while len(self._augmented) < self._wanted(epoch):
+        while len(self._augmented) < self._number(epoch):
             try:
                 self._add_view(interrupted)
             except OSError as error:
                 if error.errno not in FULL:
                     raise
-                self._most = len(self._augmented)
-                progress.logger.warning("feature cache: %s, %d views have to do", error.strerror, self._most)
-        return self._augmented[: self._wanted(epoch)]
+                del self._begins[len(self._augmented) :]
+                progress.logger.warning("feature cache: %s, %d views have to do", error.strerror, len(self._augmented))
+        return self._augmented[: self._number(epoch)]
 
-    def _wanted(self, epoch: int) -> int:
-        """How many views there are when an epoch begins: of 4 in 15 epochs, one more in the 1st, 4th, 8th and 12th."""
-        return min(math.ceil((epoch + 1) * self._most / self._epochs), self._most)
+    def _number(self, epoch: int) -> int:
+        return sum(begin <= epoch for begin in self._begins)
 
     def _add_view(self, interrupted: Callable[[], bool]) -> None:
         number = len(self._augmented)
@@ -228,13 +226,18 @@ def prepare(
 class _Needs(NamedTuple):
     """What the kept features need, and what they may have."""
 
-    views: int
+    begins: Sequence[int]
+    """The epoch, over all phases, in which each view is made."""
     augmented_epochs: int
     plain_phase: bool
     """Whether a phase does not augment."""
     view_bytes: int
     eval_bytes: int
     budget: int
+
+    @property
+    def views(self) -> int:
+        return len(self.begins)
 
     @property
     def total(self) -> int:
@@ -263,19 +266,36 @@ def _needs(
     work_dir: Path,
 ) -> _Needs:
     cache = config["training"]["cache"]
-    augmented = sum(phase["epochs"] for phase in phases if _augments(phase, config))
+    augmented = _augmented_epochs(phases, config, train.contents.total)
     plain_phase = any(not _augments(phase, config) for phase in phases)
     of_a_row = feature_cache.row_bytes(prefix.output_shape[1:])
     one, of_eval = train.contents.total * of_a_row, evaluation.contents.total * of_a_row
     budget = _budget(work_dir, cache["max_bytes"], checkpoint.state_bytes(suffix))
-    if not augmented:
-        views = 0
-    elif cache["views"] != "auto":
-        views = min(cache["views"], augmented)
-    else:
-        wanted = max(min(2, augmented), math.ceil(augmented / _EPOCHS_PER_VIEW))
-        views = max(1, min(wanted, (budget - of_eval) // one))
-    return _Needs(views, augmented, plain_phase, one, of_eval, budget)
+    begins: list[int] = []
+    if augmented:
+        is_auto = cache["views"] == "auto"
+        wanted = min(len(augmented), max(2, math.ceil(len(augmented) / _EPOCHS_PER_VIEW)) if is_auto else cache["views"])
+        between = min(_EPOCHS_PER_VIEW, len(augmented) / wanted)
+        begins = [augmented[math.floor(number * between)] for number in range(wanted)]
+        if is_auto:
+            begins = begins[: max(1, (budget - of_eval) // one)]
+    return _Needs(begins, len(augmented), plain_phase, one, of_eval, budget)
+
+
+def _augmented_epochs(phases: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pictures: int) -> list[int]:
+    """The numbers, over all phases, of the epochs that augment."""
+    steps = math.ceil(pictures / config["training"]["batch_size"])
+    found: list[int] = []
+    before = 0
+    for phase in phases:
+        if _augments(phase, config):
+            found += range(before, before + _epochs(phase, steps))
+        before += phase["epochs"]
+    return found
+
+
+def _epochs(phase: Mapping[str, Any], steps: int) -> int:
+    return min(phase["epochs"], math.ceil(phase["max_steps"] / steps)) if phase["max_steps"] else phase["epochs"]
 
 
 def _budget(work_dir: Path, max_bytes: int | str, of_state: int) -> int:

@@ -130,7 +130,7 @@ class _Phase:
         """Fit from a position to the end of the phase, or of the epoch where the batches change; return the state there."""
         phase, batches = self._phase, self._batches
         try:
-            training, more = batches.training(phase, self._epochs_before + position.epoch, position.step, interrupted)
+            training, others = batches.training(phase, self._epochs_before + position.epoch, position.step, interrupted)
         except KeyboardInterrupt:
             if state is not None:
                 self._saved.save(state)
@@ -151,7 +151,7 @@ class _Phase:
             training,
             validation_data=batches.evaluation(),
             initial_epoch=position.epoch,
-            epochs=position.epoch + 1 if position.step or more else phase["epochs"],
+            epochs=min(position.epoch + (1 if position.step else others or phase["epochs"]), phase["epochs"]),
             steps_per_epoch=self._steps - position.step,
             shuffle=False,
             callbacks=[*self._callbacks(position), saver],

@@ -330,8 +330,8 @@ def test_the_number_of_views_follows_from_the_epochs_and_the_budget(
         _, source, _, config = prepared(tmp_path, {"training": {"cache": cache_options}})
     assert source.kept
     for epoch, made in enumerate(comes):
-        more = epoch < 3 and comes[epoch + 1] > made
-        assert source.training(config["training"]["phases"][0], epoch, 0)[1] == more
+        others = next((later - epoch for later in range(epoch + 1, 4) if comes[later] > made), None)
+        assert source.training(config["training"]["phases"][0], epoch, 0)[1] == others
         augmented = [*(tmp_path / "work" / "features").glob("views/*/view-*")]
         assert len(source._augmented) == len(augmented) + (made > 1) == made
     assert f"{views} view" in caplog.text
@@ -405,9 +405,9 @@ def test_a_disk_that_becomes_full_later_leaves_the_views_that_are_there(
     monkeypatch.setattr(segments.Writer, "add", full)
     with caplog.at_level(logging.WARNING, progress.logger.name):
         for epoch in (2, 3):
-            found, more = source.training(config["training"]["phases"][0], epoch, 0)
+            found, others = source.training(config["training"]["phases"][0], epoch, 0)
             assert next(iter(found))[0].shape == (8, 2, 2, 512)
-            assert not more
+            assert others is None
     assert caplog.text.count("feature cache: No space left on device, 1 views have to do") == 1
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,26 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with np.load(tmp_path / "weights.npz") as found:
         assert_equal(list(found.values()), undisturbed["kept features"])
+
+
+def test_each_view_is_made_in_its_epoch_also_in_the_middle_of_a_phase(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    phases = [{"name": "head", "epochs": 5, "learning_rates": [["head/.*", 1e-3], [".*", None]]}]
+    with caplog.at_level("INFO", progress.logger.name):
+        trainings.train(tmp_path, {"training": {"phases": phases, "cache": {"views": 2}}})
+    said = [re.match(r"(plain view|view 1|head epoch \d/5): ", line) for line in caplog.messages]
+    epochs = [f"head epoch {number}/5" for number in range(1, 6)]
+    assert list(dict.fromkeys(one[1] for one in said if one)) == ["view 1", *epochs[:2], "plain view", *epochs[2:]]
+
+
+def test_patience_counts_over_the_epochs_in_which_views_are_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    phases = [{"name": "head", "epochs": 6, "learning_rates": [["head/.*", 1e-3], [".*", None]]}]
+    stopping = {"patience": 3, "min_delta": 100.0}  # nothing counts as better than the first epoch
+    with caplog.at_level("INFO", progress.logger.name):
+        trainings.train(tmp_path, {"training": {"phases": phases, "cache": {"views": 3}, "early_stopping": stopping}})
+    epochs = {one[1] for line in caplog.messages if (one := re.match(r"head epoch (\d)/6: ", line))}
+    assert epochs == {"1", "2", "3", "4"}
 
 
 def test_a_finished_training_is_found_finished(
