@@ -13,12 +13,13 @@ from cli import options
 @options.project_option
 @click.option("--run", metavar="RUN_ID", help="Without, the newest one; `finetune history --json` names them.")
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="OUTPUT_DIR/report.html.")
-@click.option("--no-pictures", is_flag=True, help="Leave thumbnails out, as `report.pictures: false` does.")
+@click.option("--no-pictures", is_flag=True, help="Leave thumbnails out.")
 @click.option("--open", "show", is_flag=True, help="Show it in the browser.")
 def report(output_dir: Path, run: str | None, output: Path | None, no_pictures: bool, show: bool) -> None:
     """Write the page of a run, one HTML file that loads nothing: what became of it, what went wrong, and what to do.
 
-    Each run writes it at its end, as report.html in its folder. Pictures can be private, and thumbnails are in the page.
+    Each run writes it at its end, as report.html in its folder. Pictures can be private, and thumbnails are in the page,
+    unless the run's configuration has `report.pictures: false`.
 
     \b
     Examples:
@@ -44,8 +45,9 @@ def report(output_dir: Path, run: str | None, output: Path | None, no_pictures: 
             wanted = run or page.newest_run(connection, name)
             if wanted is None:
                 raise options.InputError(f"{output_dir}: no run here has left anything to report on")
+            pictures = not no_pictures and page.may_show_pictures(connection, name, wanted)
             try:
-                found = page.facts(connection, name, wanted, str(folder / "serving"), not no_pictures)
+                found = page.facts(connection, name, wanted, str(folder / "serving"), pictures)
             except LookupError as error:
                 raise options.InputError(f"{error.args[0]}; `finetune history --json` names those that there are") from None
             page.write(found, into)

@@ -95,6 +95,8 @@ def start_of(config: schema.Config, command: str = "") -> journal.RunStart:
         revision=revision.revision(),
         versions=fingerprint.versions(),
         command=command,
+        keep_runs=config.keep_runs,
+        report_pictures=config.report.pictures,
     )
 
 
@@ -127,7 +129,7 @@ def change_between(before: Line, now: Line) -> Change:
 def _line(run_id: str, start: journal.RunStart | None, end: journal.RunRecord | None) -> Line:
     found: dict[str, Any] = {"run": run_id}
     if start is not None:
-        found |= start.model_dump(exclude={"pipeline"})
+        found |= start.model_dump(exclude={"pipeline", "keep_runs", "report_pictures"})
     if end is not None:
         found |= end.ending.model_dump(include=TOLD)
         found |= end.model_dump(include={"ended", "pictures", "data"})
@@ -153,10 +155,13 @@ def _change(before: Mapping[str, Any], line: Line) -> Change:
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration by whole keys, e.g. `training.batch_size`; lists are values."""
+    """A configuration by whole keys, e.g. `training.phases.1.epochs`; lists of anything but sections are values."""
     found: dict[str, Any] = {}
     for key, value in section.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        inner = value
+        if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+            inner = {str(number): one for number, one in enumerate(value)}
+        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) and inner else {f"{prefix}{key}": value}
     return found
 
 

@@ -66,6 +66,10 @@ class RunStart(pydantic.BaseModel):
     """Of libraries."""
     command: str = ""
     """That does it again; empty if it is not known."""
+    keep_runs: int | None = None
+    """Of the configuration, for who cleans without one."""
+    report_pictures: bool = False
+    """Of the configuration, for who makes the page anew without one."""
 
 
 class Findings(pydantic.BaseModel):
@@ -203,6 +207,16 @@ def read_starts(connection: Connection, pipeline: str) -> dict[str, RunStart]:
     """
     found = _read_all(mlmd.MetadataStore(connection), _START_TYPE, RunStart)
     return {run_id: start for run_id, start in found.items() if start.pipeline == pipeline}
+
+
+def newest_start(connection: Connection, pipeline: str) -> RunStart | None:
+    """Return what the newest run of a pipeline began with; None if no run is known.
+
+    Args:
+      connection: of the metadata store.
+      pipeline: its name.
+    """
+    return max(read_starts(connection, pipeline).values(), key=lambda start: start.begun, default=None)
 
 
 def read_ends(connection: Connection, pipeline: str) -> dict[str, RunRecord]:

@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
 from configs import schema
-from pipeline import flink, jobs, needs, outcome, output_folder, place, retention
+from pipeline import flink, jobs, journal, needs, outcome, output_folder, place, retention
 from pipeline.pipeline import served_name
 from serving import versions
 
@@ -108,7 +108,7 @@ def clean(
     Args:
       output_dir: of the runs.
       keep_runs: as for `retention.plan`; None takes the configuration's.
-      config: of the pipeline; None takes one that has its name, and else the defaults.
+      config: of the pipeline; None takes its name, and what its newest run was told to keep.
       dry_run: whether nothing is deleted, and only looked for.
       on_removed: called with what was deleted, or would be, and its bytes.
 
@@ -122,10 +122,12 @@ def clean(
             f"{output_dir} has had jobs on Flink, which may still write there: give --config FILE"
         )
     if config is None:
-        config = schema.Config(name=owner(output_dir))
+        name = owner(output_dir)
+        newest = journal.newest_start(outcome.read_only(output_dir / output_folder.METADATA_FILE), name)
+        config = schema.Config.model_validate({"name": name} | ({"keep_runs": newest.keep_runs} if newest else {}))
     keep_runs = keep_runs or config.keep_runs
     if keep_runs is None:
-        return retention.Freed(0, 0)
+        raise output_folder.FolderError("keep_runs = null deletes nothing; give --keep-runs N")
     with opened(output_dir, config, to_run=not dry_run and config.beam.runner == "flink") as (folder, connection):
         found = to_clean(connection, config.name, folder)
         if not dry_run:

@@ -12,6 +12,7 @@ from tfx.utils import path_utils
 
 from components.baseline_resolver.strategy import GONE
 from components.data_gate.findings import Finding
+from components.model_evaluator.measured import megabytes_below
 from components.run_report import executor as run_report
 from components.run_report import page
 from components.run_report.facts import Changed, Facts, Made, Node, Run
@@ -63,6 +64,7 @@ def facts(
     ending = record.ending if record else _without_end(pipeline, run_id)
     served = versions.Versions(serving_dir) if serving_dir else None
     before = _compared_with(lines, own, served)
+    made = _made(connection, run_id)
     change = history.change_between(before, own) if before else history.Change()
     differences = [*(change.configuration or {}).items(), *(change.versions or {}).items()]
     return Facts(
@@ -77,7 +79,7 @@ def facts(
         accuracy_interval=ending.accuracy_interval,
         test_pictures=ending.test_pictures,
         baseline_accuracy=ending.baseline_accuracy,
-        made=_made(connection, run_id),
+        made=made,
         compared_with=before.version if before else None,
         made_before=_made(connection, before.run) if before else Made(),
         configuration=own.configuration or {},
@@ -85,7 +87,7 @@ def facts(
         code_changed=change.code,
         history=[_run(one) for one in lines],
         nodes=[Node(*one) for one in outcome.read_nodes(connection, run_id) if one[0] != _OWN],
-        lineage=_lineage(own, ending),
+        lineage=_lineage(own, ending, made.model),
         again=own.command,
         findings=[Finding(*one) for one in journal.read_findings(connection, run_id)],
         pictures=pictures,
@@ -102,6 +104,18 @@ def newest_run(connection: journal.Connection, pipeline: str) -> str | None:
     """
     lines = history.read(connection, pipeline, None)
     return lines[-1].run if lines else None
+
+
+def may_show_pictures(connection: journal.Connection, pipeline: str, run_id: str) -> bool:
+    """Return whether the configuration of a run, and that of the newest one, let a page show pictures.
+
+    Args:
+      connection: of the metadata store.
+      pipeline: its name.
+      run_id: of the run.
+    """
+    starts = (journal.read_starts(connection, pipeline).get(run_id), journal.newest_start(connection, pipeline))
+    return all(start is not None and start.report_pictures for start in starts)
 
 
 def write(found: Facts, into: Path) -> None:
@@ -182,10 +196,11 @@ def _run(line: history.Line) -> Run:
     )
 
 
-def _lineage(line: history.Line, ending: Ending) -> Mapping[str, str]:
+def _lineage(line: history.Line, ending: Ending, model: str | None) -> Mapping[str, str]:
     known = {
         "run": line.run,
         "version": ending.version,
+        "exported model": _size(model) if model else None,
         "data, SHA-256 of the listing": line.data,
         "code, SHA-256": line.code,
         "revision": line.revision,
@@ -194,3 +209,11 @@ def _lineage(line: history.Line, ending: Ending) -> Mapping[str, str]:
         "look": ending.look,
     }
     return {name: str(value) for name, value in known.items() if value not in {None, ""}}
+
+
+def _size(model: str) -> str | None:
+    try:
+        megabytes = megabytes_below(model)
+    except Exception:  # whatever it is: a page without the size is better than none
+        return None
+    return f"{megabytes:.1f} MB" if megabytes else None

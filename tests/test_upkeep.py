@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 import cli
+from configs import schema
 from kubeflow import folders
-from pipeline import retention
+from pipeline import history, journal, report, retention
 from tests.kubeflow import metadata_server
 from tests.pipeline.nights import Nights
 
@@ -120,6 +121,26 @@ def test_a_dry_run_says_just_what_would_go_and_deletes_nothing(nights: Nights, a
     for line in wet.stdout.splitlines():
         assert not (nights.folder / line.split()[-1]).exists()
     assert asked(*words).stdout == ""
+
+
+def test_without_a_configuration_what_the_newest_run_was_told_holds(nights: Nights, asked: Ask) -> None:
+    for night in range(3):
+        nights.run(f"day {night}")
+    words = ["clean", "--output-dir", str(nights.folder), "--dry-run"]
+    newest = schema.Config(name="ours", keep_runs=None, report=schema.Report(pictures=False))
+    journal.note_start(nights.connection, "told null", history.start_of(newest))
+    refused = asked(*words)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "keep_runs = null deletes nothing; give --keep-runs N" in refused.stderr
+    journal.note_start(nights.connection, "told 2", history.start_of(newest.model_copy(update={"keep_runs": 2})))
+    done = asked(*words)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout != ""
+    earlier = next(iter(journal.read_starts(nights.connection, "ours")))
+    assert not report.may_show_pictures(nights.connection, "ours", earlier)
+    journal.note_start(nights.connection, "shown again", history.start_of(schema.Config(name="ours")))
+    assert report.may_show_pictures(nights.connection, "ours", earlier)
+    assert not report.may_show_pictures(nights.connection, "ours", "told 2")
 
 
 def test_under_a_run_nothing_is_deleted_and_the_line_says_why(nights: Nights, asked: Ask) -> None:

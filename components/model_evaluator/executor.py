@@ -18,7 +18,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.cross_validator import scores
 from components.model_evaluator import extractors, gate, latency, samples, targets
-from components.model_evaluator.measured import Measured, Tally
+from components.model_evaluator.measured import Measured, Tally, megabytes_below
 from modules import devices, features
 
 LIMITS_KEY, PREDICTIONS_KEY = "limits", "predictions"
@@ -94,7 +94,7 @@ def _measure(
     return Measured(
         tallies=_tallies(evaluation, name, [int(k) for k in limits.min_top_k_accuracy]),
         labels=frozenset(labels),
-        megabytes=_bytes_below(saved_model) / 1e6,
+        megabytes=megabytes_below(saved_model),
         latency_ms=latency_ms,
     )
 
@@ -118,12 +118,6 @@ def _tallies(evaluation: str, name: str, ks: Sequence[int]) -> dict[str, Tally]:
             {k: round(found[TOP_K.format(k)] * pictures) for k in ks},
         )
     return tallies
-
-
-def _bytes_below(folder: str) -> int:
-    return sum(
-        fileio.open(os.path.join(path, file), "rb").size() for path, _, files in fileio.walk(folder) for file in files
-    )
 
 
 def _bless(artifacts: list[types.Artifact], passed: bool) -> None:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from tfx.dsl.io import fileio
+
 _MOST_NAMED = 10
+
+
+def megabytes_below(folder: str) -> float:
+    """Return the bytes of all files below a folder, in millions.
+
+    Args:
+      folder: of an exported model, wherever TFX reads.
+    """
+    files = (os.path.join(path, file) for path, _, names in fileio.walk(folder) for file in names)
+    return sum(fileio.open(file, "rb").size() for file in files) / 1e6
 
 
 class Tally(NamedTuple):
