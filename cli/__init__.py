@@ -14,7 +14,7 @@ from cli import config, entry, kubeflow, predictions, report, run, serving, upke
 @click.group(cls=entry.Entry, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="finetune")
 def main() -> None:
-    """From a folder of labelled pictures to a gated, pushed classifier.
+    """From a folder of labelled pictures to a gated, published classifier.
 
     \b
     Examples:

@@ -45,7 +45,7 @@ _OUTPUT_DIR: dict[str, Any] = {
 @options.data_option
 @click.option("--output-dir", **_OUTPUT_DIR, required=True, help="Where all that the runs of this project make is kept.")
 def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, output_dir: Path) -> None:
-    """Train a classifier, judge it on pictures it has not seen, and push it if it passes the gate.
+    """Train a classifier, judge it on pictures it has not seen, and publish it if it passes the gate.
 
     Run it again with the same --output-dir: what has not changed is taken from the run before, and the new model must hold
     its own against the last one that passed. Exit code 1 means that the run failed, or that its model was refused, or rolled
@@ -66,10 +66,13 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
         _check_scratch(config, output_dir)
         look = f"{output_dir}, log {log_path}"
         command = shlex.join(["finetune", *sys.argv[1:]])
+        began = time.time()
         outcome = _run_logged(
-            lambda on_status: _runner().run_locally(config, output_dir, on_status, look, command), log_path
+            lambda on_status: _runner().run_locally(config, output_dir, on_status, look, command), log_path, has_page=True
         )
     _print_outcome(outcome)
+    if page := _page(output_dir, began):
+        click.echo(f"report         {page}")
     sys.exit(0 if outcome.pushed_to else options.FAILED)
 
 
@@ -210,16 +213,27 @@ def _check_scratch(config: Config, output_dir: Path) -> None:
         raise options.InputError(str(error)) from None
 
 
+def _page(output_dir: Path, since: float) -> Path | None:
+    """The page of a run, if one was written since then."""
+    from components.run_report.executor import FILE
+
+    page = output_dir / FILE
+    return page if page.exists() and page.stat().st_mtime >= since - 1.0 else None
+
+
 def _runner() -> ModuleType:
     from pipeline import local_runner
 
     return local_runner
 
 
-def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_path: Path, scratch: bool = False) -> _Outcome:
+def _run_logged(
+    work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_path: Path, scratch: bool = False, has_page: bool = False
+) -> _Outcome:
     """Run nodes with progress in the terminal, and all that libraries say in a file, which is kept if the work fails."""
     from pipeline import log_file
 
+    began = time.time()
     with log_file.capture_output(log_path) as terminal:
         from absl import logging as absl_logging
 
@@ -238,7 +252,8 @@ def _run_logged(work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_pa
     if scratch:  # which goes
         folder, log_path = log_path.parents[1], Path(shutil.copy(log_path, tempfile.mkdtemp(prefix="finetune-check-")))
         shutil.rmtree(folder, ignore_errors=True)
-    return _end(f"{failure}. Log: {log_path}")
+    page = _page(log_path.parents[1], began) if has_page else None
+    return _end(f"{failure}. {f'Report: {page}. ' if page else ''}Log: {log_path}")
 
 
 class _RunProgress(logging.Handler):
@@ -371,7 +386,7 @@ def _print_outcome(outcome: Outcome) -> None:
     click.echo(f"gate           {'blessed' if outcome.blessed else 'refused'}")
     for failure in outcome.failures:
         click.echo(f"can't serve    {failure}")
-    click.echo(f"model          {outcome.pushed_to or 'not pushed'}")
+    click.echo(f"model          {outcome.pushed_to or 'not published'}")
 
 
 def _baseline(compared: Check | None) -> str:

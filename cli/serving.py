@@ -1,4 +1,4 @@
-"""`finetune predict`, `finetune serve-check` and `finetune models`: pushed models and the servers that serve them."""
+"""`finetune predict`, `finetune serve-check` and `finetune models`: published models and the servers that serve them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def predict(
     as_json: bool,
     paths: tuple[str, ...],
 ) -> None:
-    """Classify pictures with a pushed model, here or at a server, in the order in which they are given.
+    """Classify pictures with a published model, here or at a server, in the order in which they are given.
 
     A PATH is a file, a folder with all that lies below it, sorted, or `-`: paths on standard input, one a line. Below a
     folder, hidden files, Thumbs.db and the like are passed over, and links to folders are not followed.
@@ -285,7 +285,7 @@ def _versions(folder: str) -> Iterator[Versions]:
             store = versions.Versions(folder)
             if not store.numbers():
                 raise options.InputError(
-                    f"{folder}: no version here; expected OUTPUT_DIR/serving of a run that pushed a model"
+                    f"{folder}: no version here; expected OUTPUT_DIR/serving of a run that published a model"
                 )
             yield store
         except versions.VersionError as error:

@@ -1,4 +1,4 @@
-"""The pipeline: from a folder of labelled pictures to a pushed model."""
+"""The pipeline: from a folder of labelled pictures to a published model."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def create_pipeline(
     Args:
       config: `data.source` must be set.
       pipeline_root: folder for the artifacts.
-      serving_dir: folder that TensorFlow Serving watches, where blessed models are pushed.
+      serving_dir: folder that TensorFlow Serving watches, where blessed models are published.
       work_dir: folder on a file system of the machine that trains, for what outlives an interrupted run: kept features and
         the state of training.
       metadata_connection_config: of the metadata store; None leaves it to the orchestrator.

@@ -1,4 +1,4 @@
-"""Answers from pushed models."""
+"""Answers from published models."""
 
 from configs import environment
 

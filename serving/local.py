@@ -31,7 +31,7 @@ def find_version(folder: Path) -> Path:
     numbers = store.numbers()
     if not numbers:
         what = "no such folder" if not folder.is_dir() else "no SavedModel here and no numbered version below"
-        raise ModelError(f"{folder}: {what}; expected what a run pushed, e.g. OUTPUT_DIR/serving")
+        raise ModelError(f"{folder}: {what}; expected what a run published, e.g. OUTPUT_DIR/serving")
     live = store.live
     return folder / str(live if live in numbers else numbers[-1])
 

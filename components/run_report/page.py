@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import yaml
 
 from components.run_report import executor, sections
@@ -45,6 +47,10 @@ _CONTENTS = {
 }
 _MOST_CHARACTERS = 4_500_000
 """Of a page; a longer one does without pictures."""
+_LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+_DIRECTIONS = {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that turn round what follows them."""
+_RIGHT_TO_LEFT = re.compile(rf"{_LETTERS}+(?:\s+{_LETTERS}+)*")
 _log = logging.getLogger("finetune.components.run_report")
 
 
@@ -81,7 +87,14 @@ def _render(facts: Facts) -> str:
 def _environment() -> jinja2.Environment:
     found = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     found.filters["plain"] = lambda value: json.dumps(value, ensure_ascii=False)
+    found.filters["isolated"] = _isolated
     return found
+
+
+def _isolated(text: str) -> markupsafe.Markup:
+    """Keep words that are written from right to left from turning round what stands beside them, such as numbers."""
+    visible = str(markupsafe.escape(text)).translate(_DIRECTIONS)
+    return markupsafe.Markup(_RIGHT_TO_LEFT.sub(r"<bdi>\g<0></bdi>", visible))  # noqa: S704 escaped
 
 
 def _made(name: str, part: Callable[[Facts, Shown], dict[str, Any]], facts: Facts, shown: Shown) -> dict[str, Any]:

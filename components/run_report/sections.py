@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import os
+import re
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -32,7 +33,7 @@ EMPTY: dict[str, dict[str, Any]] = {
 """What the parts are where they can't be made."""
 
 _MOST_CONFUSED, _MOST_IN_MATRIX, _MOST_RUNS, _MOST_LINES, _MOST_ROWS, _MOST_CLASSES = 8, 100, 200, 30, 200, 1000
-_LONGEST_REASON, _LONGEST_IN_HISTORY = 1000, 200
+_LONGEST_REASON, _LONGEST_IN_HISTORY = 500, 200
 _WANTED = (0.95, 0.98, 0.99, 0.995)
 _KINDS = {"published": "good", "up to date": "good", "refused": "bad", "failed": "bad"}
 _SIZES = (features.WIDTH, features.HEIGHT)
@@ -49,10 +50,15 @@ def sentence(facts: Facts) -> str:
         what = f"Version {facts.version} is " + ("published" if facts.verdict == "published" else "published as it was")
         what += " and live" if facts.live == facts.version else f", and version {facts.live} is live" if facts.live else ""
         return f"{what}: {_accuracy(facts)}." if facts.accuracy is not None else f"{what}."
-    stays = f" Version {facts.live} stays live." if facts.live else " No model is live."
+    how = "stays live" if facts.compared_with in {None, facts.live} else "is live now"
+    stays = f" Version {facts.live} {how}." if facts.live else " No model is live."
     where = f" in {facts.node}" if facts.node else ""
-    begun = "Nothing was published" if facts.verdict == "refused" else "The run failed"
-    return f"{begun}{where}: {_cut(facts.reason, _LONGEST_REASON) or 'nobody knows why'}.{stays}"
+    reason = facts.reason.removeprefix(f"{facts.node} failed: ")
+    if facts.verdict == "refused":  # the name of the error is for logs
+        begun, reason = "Nothing was published", re.sub(r"^\w+Error: ", "", reason)
+    else:
+        begun = f"The run failed{where}"
+    return f"{begun}: {_cut(reason, _LONGEST_REASON).rstrip('.') or 'nobody knows why'}.{stays}"
 
 
 def _accuracy(facts: Facts) -> str:

@@ -1,5 +1,6 @@
 """The page of a run: its numbers, and what it holds whatever labels, paths and artifacts are like."""
 
+import dataclasses
 import html
 import itertools
 import re
@@ -127,6 +128,15 @@ def test_unruly_labels_and_paths_are_shown_as_they_are_and_do_nothing(tmp_path: 
     assert {"plain", "$x^2$", "كلب"} <= drawn
 
 
+def test_words_from_right_to_left_turn_nothing_round_that_stands_beside_them(tmp_path: Path) -> None:
+    reason = "recall of كلب كبير 0.25 on 8 pictures, asked for: 0.5 <b>"
+    facts = dataclasses.replace(report_facts.facts(tmp_path, ["cat", "dog"]), verdict="refused", reason=reason)
+    (said,) = rendered(facts).xpath("//*[@id='verdict']")
+    assert reason in said.text_content()
+    assert [one.text for one in said.xpath("bdi")] == ["كلب كبير"]
+    assert not said.xpath("b")
+
+
 def test_it_loads_nothing_and_its_ids_are_its_own(tmp_path: Path) -> None:
     text = page.render(report_facts.facts(tmp_path, ["cat", "dog"]))
     found = lxml.html.document_fromstring(text)
@@ -163,7 +173,7 @@ def test_a_run_that_was_refused_for_its_data_has_a_page_without_a_model(tmp_path
         pipeline="photos",
         run="18",
         verdict="refused",
-        reason="the data are refused",
+        reason="DataGate failed: RefusedDataError: the data are refused",
         node="DataGate",
         live=1795478357,
         made=Made(rejects=facts.made.rejects),
@@ -171,7 +181,7 @@ def test_a_run_that_was_refused_for_its_data_has_a_page_without_a_model(tmp_path
     )
     found = rendered(refused)
     assert text_of(found, "//*[@id='verdict']") == [
-        "Nothing was published in DataGate: the data are refused. Version 1795478357 stays live."
+        "Nothing was published: the data are refused. Version 1795478357 stays live."
     ]
     assert "refused: new labels: <b>bird</b>" in text_of(found, "//section[@id='data']//li")
     assert not found.xpath("//section[@id='mistakes']")

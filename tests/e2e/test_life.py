@@ -92,7 +92,7 @@ def test_the_life_of_a_project(tmp_path: Path) -> None:  # noqa: PLR0915 one lif
     assert refused.code == 1
     assert "hound" in refused.err
     before = life.store.live
-    assert life.verdict.startswith("Nothing was published in DataGate: ")
+    assert life.verdict.startswith("Nothing was published: the data are refused")
     assert "hound" in life.verdict
     assert life.verdict.endswith(f"Version {before} stays live.")
     renamed = life.run("data.new_labels=allow", "data.missing_labels=allow")
@@ -208,7 +208,10 @@ def test_of_runs_that_are_over_only_what_is_needed_stays_and_their_history_does(
     assert [line["pictures"] for line in lines] == [80, 88, 92, 88]
     assert [line["live"] for line in lines] == [False, True, None, True]
     assert [line["changed"]["data"] for line in lines] == [None, True, True, True]
-    assert [*lines[2]["changed"]["configuration"]] == ["evaluation.max_accuracy_drop", "training.phases"]
+    assert [*lines[2]["changed"]["configuration"]] == [
+        "evaluation.max_accuracy_drop",
+        "training.phases.0.learning_rates",
+    ]
     assert "evaluation.max_accuracy_drop" in lines[2]["reason"]
     assert all(line["accuracy"] is not None and line["code"] and line["revision"] for line in lines)
 

@@ -1,4 +1,4 @@
-"""Whole runs of the command, on handwritten digits with VGG16's real weights: trained, judged and pushed for real."""
+"""Whole runs of the command, on handwritten digits with VGG16's real weights: trained, judged and published for real."""
 
 import functools
 import json
@@ -163,7 +163,7 @@ def test_a_worse_model_is_refused_by_every_bound_and_not_pushed(project: Project
             assert re.match(r"[\w -]+ [\d.]+( on \d+ pictures)?( \(95 %: [\d.]+ to [\d.]+\))?, asked for: ", line)
             assert f"refused        {line}" in worse.out
     assert re.search(r"gate +refused", worse.out)
-    assert "not pushed" in worse.out
+    assert "not published" in worse.out
     assert len(project.versions()) == 1
 
 
@@ -207,7 +207,7 @@ def test_a_new_picture_is_taken_in_and_without_bounds_even_a_worse_model_is_push
     assert again.code == 1, again.err
     assert again.state("Trainer") == "cached"
     assert f"version {worse} was rolled back" in again.err
-    assert "not pushed" in again.out
+    assert "not published" in again.out
     assert project.versions() == [before, worse]
     assert versions.Versions(str(project.serving)).live == int(before)
 
