@@ -35,14 +35,23 @@ def show(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
 
 @config.command(name="schema")
-def print_schema() -> None:
-    """Print the JSON schema of the configuration: every key, its unit, default and bounds.
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "markdown"]),
+    default="json",
+    show_default=True,
+    help="A schema, or the guide to it.",
+)
+def print_schema(form: str) -> None:
+    """Print every key of the configuration with its unit, default and bounds.
 
     \b
-    Example:
+    Examples:
       finetune config schema > finetune.schema.json
+      finetune config schema --format markdown > docs/configuration.md
     """
-    from configs.schema import Config
+    from configs import guide, schema
 
-    click.echo(json.dumps(Config.model_json_schema(), indent=2))
+    click.echo(guide.markdown() if form == "markdown" else json.dumps(schema.Config.model_json_schema(), indent=2))
     options.check_printed()

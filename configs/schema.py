@@ -149,6 +149,7 @@ class Augmentation(_Section):
     """Ranges of the random affine map that each training picture gets, and what may follow it."""
 
     enabled: bool = True
+    """Whether training pictures are augmented at all."""
     rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 20.0
     """Largest rotation to either side, in degrees."""
     width_shift: Fraction = 0.2
@@ -177,6 +178,7 @@ class Model(_Section):
     weights: Text | None = "imagenet"
     """`imagenet`, the path of an H5 file for VGG16 without its top, or null for random weights."""
     dense_units: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Width of the dense layer before the softmax."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     """Fraction of the dense layer's outputs dropped in training."""
     l2: Annotated[float, Field(ge=0.0)] = 0.0
@@ -205,7 +207,9 @@ class Phase(_Section):
     """One stage of training: how long, and which variables learn how fast."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    """In progress, logs and parameters of runs."""
     epochs: Annotated[int, Field(ge=0, le=10000)]
+    """Passes over the train split; 0 leaves the phase out."""
     learning_rates: Annotated[tuple[LearningRateRule, ...], Field(min_length=1)]
     """Ordered (pattern, learning rate) pairs; a pattern is a regular expression that must match the whole variable path.
 
@@ -272,14 +276,15 @@ class Training(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Seeds initial weights, dropout, shuffling and augmentation."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of each label that is spread over all classes."""
     class_weights: Literal["off", "balanced"] = "off"
     """`balanced` weighs each class by the inverse of its share; `off` weighs all pictures alike."""
     early_stopping: EarlyStopping = EarlyStopping()
     optimizer: Optimizer = Optimizer()
     cache: FeatureCache = FeatureCache()
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
-    """What the layers compute in; `auto` is mixed_bfloat16 on GPUs of compute capability 8.0 and CPUs that compute in
-    bfloat16, and mixed_float16 on GPUs from 7.0. What is exported is float32."""
+    """What the layers compute in; `auto` is mixed_bfloat16 on GPUs of compute capability from 8.0 and on CPUs that compute
+    in bfloat16, and mixed_float16 on GPUs from 7.0. What is exported is float32."""
     xla: Literal["auto"] | bool = "auto"
     """Whether XLA compiles the training step; `auto` does on kept features where it gains, and leaves the rest to Keras."""
     save_seconds: Annotated[float, Field(gt=0.0)] = 60.0
@@ -294,6 +299,7 @@ class Training(_Section):
             learning_rates=(("head/.*", 1e-3), ("block5_.*", 1e-4), (".*", None)),
         ),
     )
+    """Stages of training, one after the other."""
 
     @pydantic.field_validator("phases")
     @classmethod
@@ -325,7 +331,7 @@ class Tuning(_Section):
 
 
 class Evaluation(_Section):
-    """The gate: a model is pushed only if it passes every bound that is on, on the test split."""
+    """The gate: a model is published only if it passes every bound that is on, on the test split."""
 
     min_accuracy: Fraction | None = 0.7
     """Lowest accuracy that passes; null turns this bound off."""
@@ -462,9 +468,10 @@ class Task(_Section):
     """What the container of a node gets and how often it is tried; what is not set comes from `default`, then from us."""
 
     cpu: Annotated[str, Field(pattern=r"^[0-9.]+m?$")] | None = None
-    """Cores that are asked for, e.g. `2` or `500m`."""
+    """Cores that are asked for, e.g. `2` or `500m`; null asks for 1 for CrossValidator, Tuner, Trainer and nodes on Beam,
+    else for 250m."""
     memory: Annotated[str, Field(pattern=r"^[0-9.]+([EPTGMK]i?)?$")] | None = None
-    """Asked for, and the most it may take, e.g. `8Gi`."""
+    """Asked for, and the most it may take, e.g. `8Gi`, which null is for the same nodes; else 2Gi."""
     accelerator: Text | None = None
     """Resource name of what trains, e.g. `nvidia.com/gpu`; null asks for none."""
     accelerators: Annotated[int, Field(ge=1, le=16)] | None = None
@@ -474,13 +481,14 @@ class Task(_Section):
     tolerations: tuple[Toleration, ...] | None = None
     """Taints that it may be put on."""
     retries: Annotated[int, Field(ge=0, le=20)] | None = None
-    """How often it is tried again: in its pod where what ended it may pass, and in a new pod where the pod was lost."""
+    """How often it is tried again: in its pod where what ended it may pass, and in a new pod where the pod was lost; null
+    takes 2."""
     retry_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Before the first time; twice as long before each next one, an hour at most."""
+    """Before the first time; twice as long before each next one, an hour at most. null takes 30."""
     timeout_seconds: Annotated[int, Field(ge=1)] | None = None
     """Longest time of a node in one pod, with all attempts; null sets none."""
     cache: bool | None = None
-    """Whether a result with the same inputs, parameters and code is taken as it is."""
+    """Whether a result with the same inputs, parameters and code is taken as it is, as null does."""
 
 
 class Secret(_Section):
@@ -532,7 +540,8 @@ class Kubeflow(_Section):
     default: Task = Task()
     """For all nodes."""
     nodes: dict[str, Task] = {}
-    """By node, e.g. `Trainer`."""
+    """By node: ImageExampleGen, StatisticsGen, SchemaGen, ExampleValidator, AcceptedData, DataGate, Transform,
+    CrossValidator, Tuner, Trainer, Resolver, Evaluator, ServingCheck, InfraValidator, Pusher, RunReport."""
 
 
 class Notify(_Section):
