@@ -97,7 +97,7 @@ def test_top_says_how_many_labels_are_given_and_json_changes_nothing_for_scripts
     assert done.records == [{"file": "photos/b.png", **ANSWER, "top": ANSWER["top"][:1]}]
 
 
-@pytest.mark.parametrize("said", ["help", "README.md"])
+@pytest.mark.parametrize("said", ["help", "docs/serving.md"])
 def test_every_field_is_documented(said: str) -> None:
     text = CliRunner().invoke(cli.main, ["predict", "--help"]).output if said == "help" else (ROOT / said).read_text()
     for field in ("file", "error", *ANSWER):

@@ -13,7 +13,8 @@ from kubernetes import utils
 from configs import reading, schema
 from tests import manifests
 
-FLINK = Path(__file__).parents[2] / "kubeflow" / "manifests" / "flink"
+ROOT = Path(__file__).parents[2]
+FLINK = ROOT / "kubeflow" / "manifests" / "flink"
 MAIN, WORKERS, FIRST = "flink-main-container", "workers", "job-server-jar"
 VOLUME = schema.Config().kubeflow.volume
 
@@ -32,7 +33,7 @@ def operator() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def guide() -> str:
-    return (FLINK / "README.md").read_text()
+    return (ROOT / "docs" / "flink.md").read_text()
 
 
 @pytest.fixture(scope="module")

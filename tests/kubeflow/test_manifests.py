@@ -18,6 +18,7 @@ from tests import manifests
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "kubeflow" / "manifests"
+GUIDE = ROOT / "docs" / "kubeflow.md"
 FOLDERS = [
     CLUSTER,
     CLUSTER / "one-machine",
@@ -37,7 +38,7 @@ def relative(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def guide() -> str:
-    return (CLUSTER / "README.md").read_text()
+    return GUIDE.read_text()
 
 
 @pytest.mark.parametrize("folder", [CLUSTER, CLUSTER / "one-machine"], ids=relative)
@@ -67,7 +68,7 @@ def test_the_cluster_files_are_valid_and_hang_together_with_what_is_compiled(fol
     assert server["data"]["SERVING_DIR"] == f"{volume.path}/{schema.Config().name}/serving"
 
 
-def test_what_cleans_has_the_volume_the_store_and_the_configuration_that_the_guide_names(guide: str) -> None:
+def test_what_cleans_has_the_volume_the_store_and_the_configuration_that_the_guide_names() -> None:
     (job,) = manifests.built(CLUSTER / "clean")
     manifests.validate(job)
     pod = manifests.pods([job])["CronJob/finetune-clean"]
@@ -79,7 +80,10 @@ def test_what_cleans_has_the_volume_the_store_and_the_configuration_that_the_gui
     }
     assert {mounts[name]: claim for name, claim in claims.items()} == {volume.path: volume.claim}
     (config,) = (one for one in pod["volumes"] if "configMap" in one)
-    assert f"create configmap {config['configMap']['name']} --from-file=photos.yaml" in guide
+    assert (
+        f"create configmap {config['configMap']['name']} --from-file=photos.yaml"
+        in (ROOT / "docs" / "operating.md").read_text()
+    )
     command = cli.main.commands[container["args"][0]]
     assert (
         command.make_context("clean", container["args"][1:]).params["config_path"] == f"{mounts[config['name']]}/photos.yaml"
@@ -225,10 +229,10 @@ def test_rights_of_other_accounts_and_unbound_roles_do_not_count() -> None:
     assert manifests.rights([one for one in found if one["kind"] != "RoleBinding"], "finetune") == {}
 
 
-@pytest.mark.parametrize("file", ["README.md", "metadata/kustomization.yaml"])
-def test_the_secret_that_is_made_by_hand_has_what_the_database_and_the_pipeline_read(file: str) -> None:
+@pytest.mark.parametrize("file", [GUIDE, CLUSTER / "metadata" / "kustomization.yaml"], ids=relative)
+def test_the_secret_that_is_made_by_hand_has_what_the_database_and_the_pipeline_read(file: Path) -> None:
     # Comments and line ends are no part of the command.
-    text = re.sub(r"\\\n#?\s*", "", (CLUSTER / file).read_text())
+    text = re.sub(r"\\\n#?\s*", "", file.read_text())
     (command,) = re.findall(rf"kubectl create secret generic {SECRET} .*", text)
     secret = dict(re.findall(r"--from-literal=(\w+)=(\S+)", command))
     found = manifests.built(CLUSTER)
