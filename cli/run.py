@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import shlex
@@ -66,12 +67,14 @@ def run(config_path: str | None, overrides: tuple[str, ...], data: str | None, o
         _check_scratch(config, output_dir)
         look = f"{output_dir}, log {log_path}"
         command = shlex.join(["finetune", *sys.argv[1:]])
-        began = time.time()
+        find_page = functools.partial(_page, output_dir, time.time())
         outcome = _run_logged(
-            lambda on_status: _runner().run_locally(config, output_dir, on_status, look, command), log_path, has_page=True
+            lambda on_status: _runner().run_locally(config, output_dir, on_status, look, command),
+            log_path,
+            find_page=find_page,
         )
     _print_outcome(outcome)
-    if page := _page(output_dir, began):
+    if page := find_page():
         click.echo(f"report         {page}")
     sys.exit(0 if outcome.pushed_to else options.FAILED)
 
@@ -228,12 +231,14 @@ def _runner() -> ModuleType:
 
 
 def _run_logged(
-    work: Callable[[Callable[[NodeStatus], None]], _Outcome], log_path: Path, scratch: bool = False, has_page: bool = False
+    work: Callable[[Callable[[NodeStatus], None]], _Outcome],
+    log_path: Path,
+    scratch: bool = False,
+    find_page: Callable[[], Path | None] = lambda: None,
 ) -> _Outcome:
     """Run nodes with progress in the terminal, and all that libraries say in a file, which is kept if the work fails."""
     from pipeline import log_file
 
-    began = time.time()
     with log_file.capture_output(log_path) as terminal:
         from absl import logging as absl_logging
 
@@ -252,7 +257,7 @@ def _run_logged(
     if scratch:  # which goes
         folder, log_path = log_path.parents[1], Path(shutil.copy(log_path, tempfile.mkdtemp(prefix="finetune-check-")))
         shutil.rmtree(folder, ignore_errors=True)
-    page = _page(log_path.parents[1], began) if has_page else None
+    page = find_page()
     return _end(f"{failure}. {f'Report: {page}. ' if page else ''}Log: {log_path}")
 
 

@@ -163,7 +163,7 @@ def _clean_there(
     assert config is not None
     keep = keep_runs or config.keep_runs
     if keep is None:
-        raise options.InputError("keep_runs = null deletes nothing; give --keep-runs N")
+        raise options.InputError(retention.NO_NUMBER)
     volume = config.kubeflow.volume.path
     if not os.path.isdir(volume):
         raise options.InputError(

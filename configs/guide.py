@@ -55,7 +55,7 @@ def _sections(
         if name is not None:
             own = None if kind else defaults.get(key)
             of_keys = {key: of["default"] for key, of in named[name]["properties"].items() if "default" in of}
-            inner = {**named[name], "description": described.get("description") or named[name]["description"]}
+            inner = {**named[name], "description": _description(described, named)}
             yield from _sections(f"{path}.{key}".lstrip(".") + kind, inner, own or of_keys, named)
 
 
@@ -78,8 +78,13 @@ def _keys(section: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tupl
     for key, described in section["properties"].items():
         name, kind = _section_of(described)
         if name is None or kind or "anyOf" in described:
-            of_section = {} if name is None else {"description": named[name]["description"]}
-            yield key, {**of_section, **described}
+            yield key, {**described, "description": _description(described, named)}
+
+
+def _description(described: Mapping[str, Any], named: Mapping[str, Any]) -> str:
+    """What a key says of itself, or the section that it holds."""
+    name, _ = _section_of(described)
+    return described.get("description") or ("" if name is None else named[name]["description"])
 
 
 def _row(key: str, described: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

@@ -94,8 +94,8 @@ class FromPictures:
 class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
-    A view is made when its epoch comes, spread evenly over all epochs: a learning rate that is too high shows before all are
-    there, and the model learns from those before until then. The second is of the pictures as they are.
+    A view is made when its epoch comes, spread over the epochs that augment: a learning rate that is too high shows before
+    all are there, and the model learns from those before until then. The second is of the pictures as they are.
 
     Args:
       cache: of the prefix.

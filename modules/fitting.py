@@ -147,11 +147,12 @@ class _Phase:
             self._best,
             interrupted,
         )
+        through = 1 if position.step else others or phase["epochs"]
         batches.model.fit(
             training,
             validation_data=batches.evaluation(),
             initial_epoch=position.epoch,
-            epochs=min(position.epoch + (1 if position.step else others or phase["epochs"]), phase["epochs"]),
+            epochs=min(position.epoch + through, phase["epochs"]),
             steps_per_epoch=self._steps - position.step,
             shuffle=False,
             callbacks=[*self._callbacks(position), saver],

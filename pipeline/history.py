@@ -129,7 +129,7 @@ def change_between(before: Line, now: Line) -> Change:
 def _line(run_id: str, start: journal.RunStart | None, end: journal.RunRecord | None) -> Line:
     found: dict[str, Any] = {"run": run_id}
     if start is not None:
-        found |= start.model_dump(exclude={"pipeline", "keep_runs", "report_pictures"})
+        found |= start.model_dump(include=set(Line.model_fields))
     if end is not None:
         found |= end.ending.model_dump(include=TOLD)
         found |= end.model_dump(include={"ended", "pictures", "data"})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import ml_metadata as mlmd
@@ -209,14 +209,13 @@ def read_starts(connection: Connection, pipeline: str) -> dict[str, RunStart]:
     return {run_id: start for run_id, start in found.items() if start.pipeline == pipeline}
 
 
-def newest_start(connection: Connection, pipeline: str) -> RunStart | None:
-    """Return what the newest run of a pipeline began with; None if no run is known.
+def newest(starts: Mapping[str, RunStart]) -> RunStart | None:
+    """Return what the newest of some runs began with; None if there are none.
 
     Args:
-      connection: of the metadata store.
-      pipeline: its name.
+      starts: as `read_starts` returns them.
     """
-    return max(read_starts(connection, pipeline).values(), key=lambda start: start.begun, default=None)
+    return max(starts.values(), key=lambda start: start.begun, default=None)
 
 
 def read_ends(connection: Connection, pipeline: str) -> dict[str, RunRecord]:

@@ -123,11 +123,11 @@ def clean(
         )
     if config is None:
         name = owner(output_dir)
-        newest = journal.newest_start(outcome.read_only(output_dir / output_folder.METADATA_FILE), name)
+        newest = journal.newest(journal.read_starts(outcome.read_only(output_dir / output_folder.METADATA_FILE), name))
         config = schema.Config.model_validate({"name": name} | ({"keep_runs": newest.keep_runs} if newest else {}))
     keep_runs = keep_runs or config.keep_runs
     if keep_runs is None:
-        raise output_folder.FolderError("keep_runs = null deletes nothing; give --keep-runs N")
+        raise output_folder.FolderError(retention.NO_NUMBER)
     with opened(output_dir, config, to_run=not dry_run and config.beam.runner == "flink") as (folder, connection):
         found = to_clean(connection, config.name, folder)
         if not dry_run:

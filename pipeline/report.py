@@ -114,8 +114,8 @@ def may_show_pictures(connection: journal.Connection, pipeline: str, run_id: str
       pipeline: its name.
       run_id: of the run.
     """
-    starts = (journal.read_starts(connection, pipeline).get(run_id), journal.newest_start(connection, pipeline))
-    return all(start is not None and start.report_pictures for start in starts)
+    starts = journal.read_starts(connection, pipeline)
+    return all(start is not None and start.report_pictures for start in (starts.get(run_id), journal.newest(starts)))
 
 
 def write(found: Facts, into: Path) -> None:

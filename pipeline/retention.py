@@ -26,6 +26,8 @@ LIVE, MARKED, DELETED = (
     metadata_store_pb2.Artifact.MARKED_FOR_DELETION,
     metadata_store_pb2.Artifact.DELETED,
 )
+NO_NUMBER = "keep_runs = null deletes nothing; give --keep-runs N"
+"""For who asks to clean, and has not said how many runs stay."""
 _SETTLE_SECONDS = 10.0
 """Between marking and deleting, where runs may be under way: a node that found something in the cache says so by then."""
 _WRITTEN_AT_ONCE = 50

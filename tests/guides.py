@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from configs import schema
 
@@ -14,15 +14,6 @@ PAGES = (
     *(f"docs/{name}.md" for name in ("operating", "many-machines", "flink", "architecture", "contributing")),
 )
 """In the order in which a new user reads them."""
-
-
-class Command(NamedTuple):
-    page: str
-    line: str
-
-    @property
-    def words(self) -> list[str]:
-        return self.line.split()
 
 
 def text(page: str) -> str:
@@ -37,7 +28,7 @@ def prose(page: str) -> str:
     return re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
 
 
-def commands(page: str) -> list[Command]:
+def commands(page: str) -> list[str]:
     """Return the lines of the page's commands, without comments and the environment's folder."""
     found = []
     for block in blocks(page, "sh"):
@@ -46,7 +37,7 @@ def commands(page: str) -> list[Command]:
         for line in re.findall(r"(?:'[^']*'|[^'\n])+", together):
             bare = line.strip().removeprefix(".venv/bin/")
             if bare:
-                found.append(Command(page, bare))
+                found.append(bare)
     return found
 
 

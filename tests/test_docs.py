@@ -2,7 +2,6 @@
 
 import ast
 import re
-from pathlib import Path
 
 import click
 import pytest
@@ -70,21 +69,21 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_option_is_there(page: str) -> None:
-    inline = [guides.Command(page, line) for line in re.findall(r"`(finetune [^`]*)`", guides.prose(page))]
+    inline = re.findall(r"`(finetune [^`]*)`", guides.prose(page))
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for page_, line in [*guides.commands(page), *inline]:
+    for line in [*guides.commands(page), *inline]:
         words = line.split()
         if words[0] == "finetune":
             command, given = command_of(words[1:])
             known = {name for parameter in command.params for name in parameter.opts}
             used = {word.partition("=")[0] for word in given if word.startswith("--")}
-            assert used <= known, f"{page_}: {line}"
+            assert used <= known, f"{page}: {line}"
         elif words[0] == "make":
-            assert words[1] in targets, f"{page_}: {line}"
+            assert words[1] in targets, f"{page}: {line}"
         else:
-            assert words[0] in TOOLS or "=" in words[0], f"{page_}: {line}"
+            assert words[0] in TOOLS or "=" in words[0], f"{page}: {line}"
             for module in re.findall(r"python -m ((?:tests|benchmarks|scripts)\.[\w.]+)", line):
-                assert (ROOT / f"{module.replace('.', '/')}.py").exists(), f"{page_}: {line}"
+                assert (ROOT / f"{module.replace('.', '/')}.py").exists(), f"{page}: {line}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -131,4 +130,4 @@ def test_pages_that_are_served_from_a_checkout_load_no_picture_from_elsewhere() 
         for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", guides.text(page)):
             picture = (ROOT / page).parent / target
             assert picture.suffix == ".png", target
-            assert Path(picture).stat().st_size < 500_000
+            assert picture.stat().st_size < 500_000

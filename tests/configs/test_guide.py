@@ -1,16 +1,13 @@
 """The guide to the configuration is what the schema says."""
 
 import re
-from pathlib import Path
 
 from configs import guide, schema
 from tests import guides
 
-GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
-
 
 def test_the_guide_is_made_from_the_schema() -> None:
-    assert GUIDE.read_text(encoding="utf-8") == guide.markdown() + "\n", (
+    assert guides.text("docs/configuration.md") == guide.markdown() + "\n", (
         "run: finetune config schema --format markdown > docs/configuration.md"
     )
 

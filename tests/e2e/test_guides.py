@@ -97,8 +97,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 def runnable(page: str) -> list[str]:
-    lines = [line for _, line in guides.commands(page)]
-    return [line for line in lines if line.startswith("finetune ") and not OF_A_CLUSTER.match(line)]
+    return [line for line in guides.commands(page) if line.startswith("finetune ") and not OF_A_CLUSTER.match(line)]
 
 
 @pytest.mark.parametrize("page", [page for page in guides.PAGES if runnable(page)])
