@@ -31,9 +31,21 @@ class Batches(Protocol):
     """The model that is fitted, and its batches."""
 
     model: keras.Model
-    """Shares its layers with the classifier."""
+    """What some phase fits; shares its layers with the classifier."""
     kept: tuple[int, int, int] | None
-    """Height, width and channels of the kept features that the batches are; None where they are pictures."""
+    """Height, width and channels of the kept features that the model takes; None where it takes pictures."""
+
+    def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
+        """Begin a phase, and return the part of the model that is fitted in it, and that the batches are for.
+
+        Args:
+          phase: as for `training`.
+          epoch: its first one, over all phases.
+          interrupted: says whether the process was asked to end.
+
+        Raises:
+          KeyboardInterrupt: it was, before all was ready.
+        """
 
     def training(
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
@@ -41,7 +53,7 @@ class Batches(Protocol):
         """Return batches without end, from a step of an epoch on; both count from 0, epochs over all phases.
 
         Args:
-          phase: from `training.phases` of the configuration; says whether to augment.
+          phase: from `training.phases` of the configuration, that was begun.
           epoch: the first one.
           step: the first batch of that epoch.
           interrupted: says whether the process was asked to end.
@@ -73,6 +85,10 @@ class FromPictures:
         self.model = classifier
         self._train, self._eval, self._config = train, evaluation, config
 
+    def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
+        """Return the classifier."""
+        return self.model
+
     def training(
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[tf.data.Dataset, int | None]:
@@ -95,10 +111,12 @@ class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
     A view is made when its epoch comes, spread over the epochs that augment: a learning rate that is too high shows before
-    all are there, and the model learns from those before until then. The second is of the pictures as they are.
+    all are there, and the model learns from those before until then. The second is of the pictures as they are. A phase in
+    which more stays frozen than the prefix has the outputs of that kept too, where it saves passes.
 
     Args:
       cache: of the prefix.
+      classifier: says what a phase trains.
       suffix: from features to probabilities.
       needs: how many views there are to be, and what they may have.
       train: is fitted.
@@ -112,6 +130,7 @@ class FromFeatures:
     def __init__(
         self,
         cache: feature_cache.FeatureCache,
+        classifier: keras.Model,
         suffix: keras.Model,
         needs: _Needs,
         train: dataset.Split,
@@ -120,7 +139,8 @@ class FromFeatures:
     ):
         self.model = suffix
         self.kept: tuple[int, int, int] | None = suffix.input_shape[1:]
-        self._cache, self._train, self._config, self._budget = cache, train, config, needs.budget
+        self._cache, self._classifier, self._train, self._config = cache, classifier, train, config
+        self._budget, self._view_bytes = needs.budget, needs.view_bytes
         wanted = [feature_cache.Wanted("eval view", evaluation)]
         wanted += [feature_cache.Wanted(_PLAIN, train)] * needs.plain_phase
         self._eval, *self._plain = cache.views(wanted, needs.budget)
@@ -128,21 +148,43 @@ class FromFeatures:
         self._begins = list(needs.begins)
         if needs.views:
             self._add_view(lambda: False)
+        self._above: _Above | None = None
+
+    def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
+        """Begin a phase, and return the part of the model above all that stays frozen in it and is kept."""
+        self._above = None
+        parts = model.split_suffix(self.model, optimizers.trained_paths(self._classifier, [phase]))
+        epochs, passes = _epochs(phase, self._train, self._config), 1
+        if _augments(phase, self._config):
+            passes = self._number(epoch + epochs - 1)
+        if parts is None or passes >= epochs:
+            return self.model
+        frozen, top = parts
+        above = _Above(self._cache.above(frozen))
+        first, *_ = self._views_of(phase, epoch, interrupted)
+        if len(above.of([self._eval, first], self._spare, interrupted)) < 2:
+            return self.model
+        self._above = above
+        return top
 
     def training(
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[tf.data.Dataset, int | None]:
         """Return batches without end, from a step of an epoch on, and after how many epochs there is to be one more view."""
-        views: Sequence[feature_cache.View] = self._plain
-        others = None
+        views, others = self._views_of(phase, epoch, interrupted), None
         if _augments(phase, self._config):
-            views = self._views(epoch, interrupted)
             others = next((begin - epoch for begin in self._begins if begin > epoch), None)
+        if self._above is not None:
+            views = self._above.of(views, self._spare, interrupted)
         training = self._config["training"]
         return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), others
 
-    def _views(self, epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
-        """The views of an epoch that augments; fewer where the disk is full."""
+    def _views_of(
+        self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool]
+    ) -> Sequence[feature_cache.View]:
+        """The views of an epoch; fewer where the disk is full."""
+        if not _augments(phase, self._config):
+            return self._plain
         while len(self._augmented) < self._number(epoch):
             try:
                 self._add_view(interrupted)
@@ -156,6 +198,11 @@ class FromFeatures:
     def _number(self, epoch: int) -> int:
         return sum(begin <= epoch for begin in self._begins)
 
+    @property
+    def _spare(self) -> int:
+        """The bytes that everything may have but for the views that are still to come."""
+        return self._budget - (len(self._begins) - len(self._augmented)) * self._view_bytes
+
     def _add_view(self, interrupted: Callable[[], bool]) -> None:
         number = len(self._augmented)
         seed, augment = self._config["training"]["seed"], self._config["augmentation"]
@@ -167,7 +214,8 @@ class FromFeatures:
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
-        return feature_cache.evaluation_batches(self._eval, _evaluation_batch_size(len(self._eval), self._config))
+        view = self._eval if self._above is None else self._above.of([self._eval], self._spare)[0]
+        return feature_cache.evaluation_batches(view, _evaluation_batch_size(len(view), self._config))
 
     def predict(self, split: dataset.Split) -> np.ndarray:
         """Return what the model says of pictures as they are: float32 `[pictures, classes]`, in the split's order.
@@ -182,6 +230,33 @@ class FromFeatures:
         found = np.empty(said.shape, np.float32)
         found[np.argsort(split.contents.ids)] = said
         return found
+
+
+class _Above:
+    """What views become in what else stays frozen in a phase.
+
+    Args:
+      cache: of that.
+    """
+
+    def __init__(self, cache: feature_cache.FeatureCache):
+        self._cache = cache
+        self._there: dict[feature_cache.View, feature_cache.View] = {}
+
+    def of(
+        self, views: Sequence[feature_cache.View], budget: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> list[feature_cache.View]:
+        """What views become; of those for which there is no room nothing."""
+        for view in views:
+            if view not in self._there:
+                wanted = view.above(self._cache.layer)
+                try:
+                    (self._there[view],) = self._cache.views([wanted], budget, interrupted)
+                except OSError as error:
+                    if error.errno not in FULL:
+                        raise
+                    progress.logger.info("feature cache: %s, %s is not kept", error.strerror, wanted.name)
+        return [self._there[view] for view in views if view in self._there]
 
 
 def prepare(
@@ -214,7 +289,7 @@ def prepare(
         work_dir / _FEATURES, prefix, config["training"]["batch_size"], config["views_fingerprint"]
     )
     try:
-        return FromFeatures(cache, suffix, needs, train, evaluation, config)
+        return FromFeatures(cache, classifier, suffix, needs, train, evaluation, config)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -266,7 +341,7 @@ def _needs(
     work_dir: Path,
 ) -> _Needs:
     cache = config["training"]["cache"]
-    augmented = _augmented_epochs(phases, config, train.contents.total)
+    augmented = _augmented_epochs(phases, train, config)
     plain_phase = any(not _augments(phase, config) for phase in phases)
     of_a_row = feature_cache.row_bytes(prefix.output_shape[1:])
     one, of_eval = train.contents.total * of_a_row, evaluation.contents.total * of_a_row
@@ -282,19 +357,20 @@ def _needs(
     return _Needs(begins, len(augmented), plain_phase, one, of_eval, budget)
 
 
-def _augmented_epochs(phases: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pictures: int) -> list[int]:
+def _augmented_epochs(phases: Sequence[Mapping[str, Any]], train: dataset.Split, config: Mapping[str, Any]) -> list[int]:
     """The numbers, over all phases, of the epochs that augment."""
-    steps = math.ceil(pictures / config["training"]["batch_size"])
     found: list[int] = []
     before = 0
     for phase in phases:
         if _augments(phase, config):
-            found += range(before, before + _epochs(phase, steps))
+            found += range(before, before + _epochs(phase, train, config))
         before += phase["epochs"]
     return found
 
 
-def _epochs(phase: Mapping[str, Any], steps: int) -> int:
+def _epochs(phase: Mapping[str, Any], train: dataset.Split, config: Mapping[str, Any]) -> int:
+    """The epochs of a phase that are begun."""
+    steps = math.ceil(train.contents.total / config["training"]["batch_size"])
     return min(phase["epochs"], math.ceil(phase["max_steps"] / steps)) if phase["max_steps"] else phase["epochs"]
 
 

@@ -22,12 +22,13 @@ class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, over all the phases it is used in, as they were when it was evaluated.
 
     Args:
+      whole: the model whose weights are kept; what is fitted shares its layers, and may be less of it.
       monitor: `loss` (lower is better) or `accuracy` (higher is better), of the eval split.
     """
 
-    def __init__(self, monitor: str):
+    def __init__(self, whole: keras.Model, monitor: str):
         super().__init__()
-        self._monitor = monitor
+        self._whole, self._monitor = whole, monitor
         self._sign = 1.0 if monitor == "accuracy" else -1.0
         self.value: float | None = None
         self.weights: list[np.ndarray] | None = None
@@ -36,12 +37,12 @@ class BestWeights(keras.callbacks.Callback):
         """Keep the weights if this epoch is the best so far; what is no number never is."""
         value = self._sign * float((logs or {})[self._monitor])
         if not math.isnan(value) and (self.value is None or value > self.value):
-            self.value, self.weights = value, self.model.get_weights()
+            self.value, self.weights = value, self._whole.get_weights()
 
-    def put_back(self, model: keras.Model) -> None:
-        """Give a model the best weights."""
+    def put_back(self) -> None:
+        """Give the model the best weights."""
         if self.weights is not None:
-            model.set_weights(self.weights)
+            self._whole.set_weights(self.weights)
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
@@ -120,6 +121,7 @@ class SaveState(keras.callbacks.Callback):
 
     Args:
       saved: where to.
+      whole: the model whose state it is; what is fitted shares its layers, and may be less of it.
       position: where the training is.
       steps: in a whole epoch.
       epochs: of the phase.
@@ -132,6 +134,7 @@ class SaveState(keras.callbacks.Callback):
     def __init__(
         self,
         saved: checkpoint.Checkpoint,
+        whole: keras.Model,
         position: checkpoint.Position,
         steps: int,
         epochs: int,
@@ -141,7 +144,8 @@ class SaveState(keras.callbacks.Callback):
         interrupted: Callable[[], bool],
     ):
         super().__init__()
-        self._saved, self._steps, self._epochs, self._max_steps = saved, steps, epochs, max_steps or steps * epochs
+        self._saved, self._whole, self._steps, self._epochs = saved, whole, steps, epochs
+        self._max_steps = max_steps or steps * epochs
         self._seconds = seconds
         self._best, self._interrupted = best, interrupted
         self._position = dataclasses.replace(position)
@@ -208,4 +212,4 @@ class SaveState(keras.callbacks.Callback):
 
     def _state(self) -> checkpoint.State:
         position = dataclasses.replace(self._position, best=self._best.value)
-        return checkpoint.State.of(position, self.model, self.model.optimizer, self._best.weights)
+        return checkpoint.State.of(position, self._whole, self.model.optimizer, self._best.weights)

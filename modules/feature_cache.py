@@ -44,6 +44,8 @@ class Wanted(NamedTuple):
     """The section `augmentation` of the configuration; None leaves the pictures as they are."""
     epoch: int = 0
     """Whose augmentation it has, from 0."""
+    below: View | None = None
+    """The view of the same pictures that the prefix is fed with; None feeds it with the pictures."""
 
 
 class View:
@@ -55,7 +57,9 @@ class View:
     """
 
     def __init__(self, store: segments.Store, plan: _Plan):
-        contents = plan.wanted.split.contents
+        contents, self._wanted = plan.wanted.split.contents, plan.wanted
+        self.key = plan.key
+        """All that a row depends on but for its picture."""
         order = np.argsort(contents.ids)
         lengths = [len(segment.ids) for segment in plan.segments]
         self._first = np.concatenate([[0], np.cumsum(lengths)])
@@ -99,6 +103,22 @@ class View:
         own, partners = (ids[rows, np.newaxis] == np.arange(self.num_classes) for ids in (self._labels, self._partners))
         return dataset.mixed_labels(own, partners, self._shares[rows])
 
+    def shares(self, rows: np.ndarray) -> np.ndarray:
+        """Return the share of each of some pictures in its own row: float32 `[pictures]`.
+
+        Args:
+          rows: int64 `[pictures]`.
+        """
+        return self._shares[rows]
+
+    def above(self, layer: str) -> Wanted:
+        """Return what this is to become further up.
+
+        Args:
+          layer: up to which, for people.
+        """
+        return self._wanted._replace(name=f"{self._wanted.name} at {layer}", below=self)
+
 
 class _Plan(NamedTuple):
     """Where the rows of a view are, in the order of the split's files."""
@@ -134,22 +154,32 @@ class FeatureCache:
 
     Args:
       root: the folder of all views, whatever their prefix.
-      prefix: from images to features; does not change.
+      prefix: from images, or from the features of other views, to features; does not change.
       batch_size: pictures that go through it at once.
       code: fingerprint of the code that makes views of pictures.
     """
 
     def __init__(self, root: Path, prefix: keras.Model, batch_size: int, code: str):
         self._root, self._batch_size = root, batch_size
+        self.layer: str = prefix.layers[-1].name
+        """The prefix's last one."""
         self._forward = _forward(prefix)
         self._shape = tuple(prefix.output_shape[1:])
         self._own = {
             "input_shape": list(prefix.input_shape[1:]),
-            "layer": prefix.layers[-1].name,
+            "layer": self.layer,
             "dtypes": sorted({layer.compute_dtype for layer in prefix.layers if layer.weights}),
             "weights": weights.checksum(prefix.get_weights()),
             "code": code,
         }
+
+    def above(self, frozen: keras.Model) -> FeatureCache:
+        """Return a cache in the same folder of what views of this one become further up.
+
+        Args:
+          frozen: from this one's features to others; does not change.
+        """
+        return FeatureCache(self._root, frozen, self._batch_size, self._own["code"])
 
     def views(self, wanted: Sequence[Wanted], budget: int, interrupted: Callable[[], bool] = lambda: False) -> list[View]:
         """Return views, computing what of them is not there yet; what was cut short goes on where it was.
@@ -180,9 +210,10 @@ class FeatureCache:
 
     def _key(self, wanted: Wanted) -> dict[str, Any]:
         """All that a row depends on but for its picture."""
+        own = self._own if wanted.below is None else self._own | {"below": wanted.below.key}
         if wanted.augment is None:
-            return self._own
-        return self._own | {"augmentation": wanted.augment, "seed": wanted.seed, "epoch": wanted.epoch}
+            return own
+        return own | {"augmentation": wanted.augment, "seed": wanted.seed, "epoch": wanted.epoch}
 
     def _plan(self, wanted: Wanted) -> _Plan:
         """What rows a view has, before it is known which of them are there."""
@@ -224,6 +255,9 @@ class FeatureCache:
     def _batches(self, plan: _Plan) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The rows that are missing: their places, the shares of the pictures in them, and their features."""
         wanted, missing = plan.wanted, plan.missing
+        if wanted.below is not None:
+            yield from self._batches_above(wanted.below, np.argsort(np.argsort(wanted.split.contents.ids)), missing)
+            return
         partners = plan.partners[missing] if _mixes(wanted.augment) else None
         batches = dataset.view_batches(
             wanted.split, missing, self._batch_size, wanted.seed, wanted.augment, wanted.epoch, partners
@@ -233,6 +267,15 @@ class FeatureCache:
             rows = missing[done : done + len(shares)]
             done += len(rows)
             yield rows, shares.numpy(), self._forward(images).numpy()
+
+    def _batches_above(
+        self, below: View, ranks: np.ndarray, missing: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The same of a view that is fed with another one's rows; where each picture is in that one."""
+        for start in range(0, len(missing), self._batch_size):
+            rows = missing[start : start + self._batch_size]
+            features = below.features(ranks[rows]).astype(np.float32)
+            yield rows, below.shares(ranks[rows]), self._forward(tf.constant(features)).numpy()
 
 
 def row_bytes(shape: Sequence[int]) -> int:

@@ -54,7 +54,7 @@ def fit(
       TrainingError: the loss is no longer finite.
       KeyboardInterrupt: the process was asked to end; the state is saved.
     """
-    best = callbacks.BestWeights(config["early_stopping"]["monitor"])
+    best = callbacks.BestWeights(batches.model, config["early_stopping"]["monitor"])
     with checkpoint.Checkpoint(options.state_dir) as saved, interrupts.noted(_WHEN_INTERRUPTED) as interrupted:
         state, first = saved.newest(), 0
         if state is not None:
@@ -68,7 +68,7 @@ def fit(
                     state if number == first else None, interrupted
                 )
             epochs_before += phase["epochs"]
-    best.put_back(batches.model)
+    best.put_back()
     return abs(best.value or 0.0)
 
 
@@ -97,20 +97,21 @@ class _Phase:
 
     def run(self, state: checkpoint.State | None, interrupted: Callable[[], bool]) -> None:
         """Fit from a state on, or from the phase's start, until it ends; give the model the best weights so far."""
-        self._compile()
+        fitted = self._batches.begin(self._phase, self._epochs_before, interrupted)
+        self._compile(fitted)
         position = checkpoint.Position(phase=self._number, best=self._best.value)
         while not position.over:
             if state is not None:
-                state.put_back(self._batches.model, self._batches.model.optimizer)
+                state.put_back(self._batches.model, fitted.optimizer)
                 position = state.position
             if not position.over:
-                state = self._fit(position, state, interrupted)
-        self._best.put_back(self._batches.model)
+                state = self._fit(fitted, position, state, interrupted)
+        self._best.put_back()
         done = checkpoint.Position(phase=self._number + 1, best=self._best.value)
         self._saved.save(checkpoint.State.of(done, self._batches.model, None, self._best.weights))
 
-    def _compile(self) -> None:
-        model, config = self._batches.model, self._config
+    def _compile(self, model: keras.Model) -> None:
+        config = self._config
         rates = optimizers.rates_of(self._classifier, self._phase)
         optimizers.freeze(self._classifier, rates)
         sizes = {path: math.prod(v.shape) for path, v in optimizers.learnable_variables(self._classifier).items()}
@@ -125,7 +126,11 @@ class _Phase:
         model.optimizer.build(model.trainable_variables)
 
     def _fit(
-        self, position: checkpoint.Position, state: checkpoint.State | None, interrupted: Callable[[], bool]
+        self,
+        fitted: keras.Model,
+        position: checkpoint.Position,
+        state: checkpoint.State | None,
+        interrupted: Callable[[], bool],
     ) -> checkpoint.State | None:
         """Fit from a position to the end of the phase, or of the epoch where the batches change; return the state there."""
         phase, batches = self._phase, self._batches
@@ -139,6 +144,7 @@ class _Phase:
             training = training.map(functools.partial(_weighed, class_weights=self._class_weights))
         saver = callbacks.SaveState(
             self._saved,
+            batches.model,
             position,
             self._steps,
             phase["epochs"],
@@ -148,7 +154,7 @@ class _Phase:
             interrupted,
         )
         through = 1 if position.step else others or phase["epochs"]
-        batches.model.fit(
+        fitted.fit(
             training,
             validation_data=batches.evaluation(),
             initial_epoch=position.epoch,

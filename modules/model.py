@@ -5,7 +5,7 @@ VGG16: "Very Deep Convolutional Networks for Large-Scale Image Recognition", Sim
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -66,17 +66,44 @@ def split(classifier: keras.Model, trained: Collection[str]) -> tuple[keras.Mode
       together they are the classifier, whose layers and dtype policy they share. None if nothing lies below the lowest
       trained layer.
     """
-    layers = [layer for layer in classifier.layers if layer.weights or layer.name.endswith("_pool")]
-    lowest = next(i for i, layer in enumerate(layers) if any(variable.path in trained for variable in layer.weights))
+    layers, lowest = _layers(classifier, trained)
     if lowest == 0:
         return None
     boundary = layers[lowest].input
     prefix = _model(classifier.input, boundary, "prefix", classifier.dtype_policy.name)
-    features = keras.Input(boundary.shape[1:], name="features")
+    return prefix, _chain(layers[lowest:], boundary.shape[1:], "suffix", prefix.dtype_policy.name)
+
+
+def split_suffix(suffix: keras.Model, trained: Collection[str]) -> tuple[keras.Model, keras.Model] | None:
+    """Divide what `split` left above the prefix once more, for a phase that trains less of it.
+
+    Args:
+      suffix: from features to probabilities.
+      trained: paths of the variables that the phase trains.
+
+    Returns:
+      The part that stays frozen, from features to features, and the part above it; as for `split`.
+    """
+    layers, lowest = _layers(suffix, trained)
+    if lowest == 0:
+        return None
+    frozen = _chain(layers[:lowest], suffix.input_shape[1:], "frozen", suffix.dtype_policy.name)
+    return frozen, _chain(layers[lowest:], frozen.output_shape[1:], "top", suffix.dtype_policy.name)
+
+
+def _layers(whole: keras.Model, trained: Collection[str]) -> tuple[list[keras.layers.Layer], int]:
+    """VGG16's layers and the head, as far as they are there, and the number of the lowest that is trained."""
+    layers = [layer for layer in whole.layers if layer.weights or layer.name.endswith("_pool")]
+    return layers, next(i for i, layer in enumerate(layers) if any(variable.path in trained for variable in layer.weights))
+
+
+def _chain(layers: Sequence[keras.layers.Layer], shape: tuple[int, ...], name: str, policy: str) -> keras.Model:
+    """A model of layers one after the other, from features of a shape."""
+    features = keras.Input(shape, name="features")
     outputs = features
-    for layer in layers[lowest:]:
+    for layer in layers:
         outputs = layer(outputs)
-    return prefix, _model(features, outputs, "suffix", classifier.dtype_policy.name)
+    return _model(features, outputs, name, policy)
 
 
 def _model(inputs: keras.KerasTensor, outputs: keras.KerasTensor, name: str, policy: str) -> keras.Model:

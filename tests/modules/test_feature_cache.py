@@ -457,3 +457,98 @@ def test_a_phase_without_augmentation_gets_the_plain_pictures(tmp_path: Path) ->
     features = next(iter(source.training(config["training"]["phases"][1], 2, 0)[0]))[0].numpy().astype(np.float16)
     kept = source._plain[0].features(np.arange(20))
     assert {row.tobytes() for row in features} <= {row.tobytes() for row in kept}
+
+
+HEAD, FINETUNE = trainings.config(Path())["training"]["phases"]
+
+
+def above_block5(classifier: keras.Model, source: batches.Batches) -> tuple[keras.Model, keras.Model]:
+    """What stays frozen beside the prefix while the head alone is trained, and what is above it."""
+    parts = model.split_suffix(source.model, optimizers.trained_paths(classifier, [HEAD]))
+    assert parts is not None
+    return parts
+
+
+@pytest.mark.parametrize("changes", [{}, {"augmentation": {"mix": "cutmix"}}])
+def test_a_phase_that_trains_the_head_alone_is_fed_with_what_block_5_makes_of_the_views(
+    tmp_path: Path, changes: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier, source, _, config = prepared(tmp_path, changes)
+    head, finetune = config["training"]["phases"]
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        top = source.begin(head, 0)
+    assert computed(caplog) == [7, 20]
+    assert "view 1 at block5_pool: 20 pictures" in caplog.text
+    frozen, _ = above_block5(classifier, source)
+    assert [layer.name for layer in top.layers[1:]] == ["head"]
+    view = source._augmented[0]
+    features, labels = next(iter(source.training(head, 0, 0)[0]))
+    assert features.shape == (8, 1, 1, 512)
+    expected_rows = frozen.predict(view.features(np.arange(20)).astype(np.float32), verbose=0)
+    rows = np.argmin(np.abs(features.numpy()[:, None, 0, 0] - expected_rows[None, :, 0, 0]).sum(-1), axis=1)
+    np.testing.assert_allclose(features, expected_rows[rows], rtol=2e-3, atol=2e-2)
+    np.testing.assert_allclose(labels, view.labels(rows), atol=1e-6)
+    # It is the same function, in training and in evaluation, before and after.
+    kept, labels = next(iter(source.evaluation()))
+    source.begin(finetune, 2)
+    below, same_labels = next(iter(source.evaluation()))
+    assert below.shape == (7, 2, 2, 512)
+    np.testing.assert_array_equal(labels, same_labels)
+    np.testing.assert_allclose(top(kept), source.model(below), atol=2e-3)
+    assert next(iter(source.training(finetune, 2, 0)[0]))[0].shape == (8, 2, 2, 512)
+
+
+def test_what_is_kept_above_the_prefix_is_found_again_unless_its_weights_are_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared(tmp_path)[1].begin(HEAD, 0)
+    _, source, _, _ = prepared(tmp_path)
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        source.begin(HEAD, 0)
+        assert not computed(caplog)
+        layer = source.model.get_layer("block5_conv2")
+        layer.set_weights([1.5 * values for values in layer.get_weights()])
+        source.begin(HEAD, 0)
+    assert computed(caplog) == [7, 20]
+
+
+@pytest.mark.parametrize(
+    ("changes", "phase", "epoch"),
+    [
+        ({"cache": {"views": 2}}, FINETUNE, 2),
+        ({"cache": {"views": 4}}, HEAD, 0),
+        ({"phases": [HEAD | {"max_steps": 2}, FINETUNE]}, HEAD | {"max_steps": 2}, 0),
+    ],
+)
+def test_nothing_is_kept_above_the_prefix_where_it_saves_no_pass(
+    tmp_path: Path, changes: dict, phase: dict, epoch: int
+) -> None:
+    _, source, _, _ = prepared(tmp_path, {"training": changes})
+    assert source.begin(phase, epoch) is source.model
+    assert next(iter(source.training(phase, epoch, 0)[0]))[0].shape == (8, 2, 2, 512)
+
+
+def test_what_is_above_the_prefix_leaves_the_views_their_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = feature_cache.row_bytes((2, 2, 512))
+    views = {"cache": {"views": 2, "max_bytes": STATE + 47 * one + 20_000}}
+    _, source, _, _ = prepared(tmp_path, {"training": views})
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        assert source.begin(HEAD, 0) is source.model
+        source.training(FINETUNE, 2, 0)
+    assert "MB of kept features are in use, view 1 at block5_pool is not kept" in caplog.text
+    assert len(source._augmented) == 2
+
+
+def test_a_disk_that_is_full_has_block_5_run_in_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, source, _, _ = prepared(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(segments.Writer, "add", full)
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        assert source.begin(HEAD, 0) is source.model
+    assert "feature cache: No space left on device, eval view at block5_pool is not kept" in caplog.text
+    assert next(iter(source.training(HEAD, 0, 0)[0]))[0].shape == (8, 2, 2, 512)

@@ -238,7 +238,7 @@ def test_a_loss_that_is_no_number_ends_training_and_says_what_to_try(tmp_path: P
 
 def test_batch_statistics_are_those_of_the_data_after_both_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # At next to no learning rate, with all pictures in each batch, they have a value to arrive at, in some dozen steps.
-    monkeypatch.setattr(callbacks.BestWeights, "put_back", lambda self, model: None)
+    monkeypatch.setattr(callbacks.BestWeights, "put_back", lambda self: None)
     rates = [[["head/.*", 1e-9], [".*", None]], [["head/.*", 1e-9], ["block5_.*", 1e-9], [".*", None]]]
     phases = [{"name": f"phase{i}", "epochs": 25, "learning_rates": rules} for i, rules in enumerate(rates)]
     changes = {"training": {"phases": phases, "batch_size": 20, "cache": {"views": 1}}, "augmentation": {"enabled": False}}
@@ -476,9 +476,8 @@ def test_an_evaluation_that_is_no_number_ends_training_and_says_what_to_try(epoc
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy"])
 def test_what_is_no_number_is_never_the_best(monitor: str) -> None:
-    best = callbacks.BestWeights(monitor)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    best.set_model(model)
+    best = callbacks.BestWeights(model, monitor)
     best.on_test_end({monitor: float("nan")})
     assert best.value is None
     best.on_test_end({monitor: 0.5})
@@ -504,3 +503,17 @@ def test_training_is_the_same_function_of_its_inputs_for_the_pipeline_and_for_th
     name = trainer.identity(inputs, config)
     assert name == trainer.identity(inputs, config | {"work_dir": "elsewhere"})
     assert name != trainer.identity(inputs, trainings.config(tmp_path, {"training": {"seed": 5}}))
+
+
+def test_a_head_learns_the_same_from_what_block_5_made_once_as_with_block_5_in_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        "training": {"phases": trainings.BASE["training"]["phases"][:1], "precision": "float32", "cache": {"views": 1}}
+    }
+    found = trainings.train(tmp_path / "once", changes)
+    monkeypatch.setattr(sources.FromFeatures, "begin", lambda self, *_: self.model)
+    expected = trainings.train(tmp_path / "each", changes)
+    assert found.score == pytest.approx(expected.score, rel=0.02)
+    for one, other in zip(found.classifier.get_weights(), expected.classifier.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-3)
