@@ -28,18 +28,18 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Batches(Protocol):
-    """The model that is fitted, and its batches."""
+    """What is fitted, and its batches."""
 
     model: keras.Model
-    """What some phase fits; shares its layers with the classifier."""
+    """Shares its layers with the classifier; a phase fits it, or the upper part of it."""
     kept: tuple[int, int, int] | None
     """Height, width and channels of the kept features that the model takes; None where it takes pictures."""
 
     def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
-        """Begin a phase, and return the part of the model that is fitted in it, and that the batches are for.
+        """Begin a phase, and return what it fits; the batches are for that until another phase is begun.
 
         Args:
-          phase: as for `training`.
+          phase: from `training.phases` of the configuration.
           epoch: its first one, over all phases.
           interrupted: says whether the process was asked to end.
 
@@ -53,7 +53,7 @@ class Batches(Protocol):
         """Return batches without end, from a step of an epoch on; both count from 0, epochs over all phases.
 
         Args:
-          phase: from `training.phases` of the configuration, that was begun.
+          phase: the one that was begun; says whether to augment.
           epoch: the first one.
           step: the first batch of that epoch.
           interrupted: says whether the process was asked to end.
@@ -111,14 +111,14 @@ class FromFeatures:
     """What the frozen prefix makes of views of the pictures, kept on disk, through the suffix.
 
     A view is made when its epoch comes, spread over the epochs that augment: a learning rate that is too high shows before
-    all are there, and the model learns from those before until then. The second is of the pictures as they are. A phase in
-    which more stays frozen than the prefix has the outputs of that kept too, where it saves passes.
+    all are there, and the model learns from those before until then. The second is of the pictures as they are. Where a
+    phase trains only what is further up, the views become views up to there, once instead of in each of its epochs.
 
     Args:
       cache: of the prefix.
       classifier: says what a phase trains.
       suffix: from features to probabilities.
-      needs: how many views there are to be, and what they may have.
+      needs: what is kept, and what that may have.
       train: is fitted.
       evaluation: is watched.
       config: the sections `training` and `augmentation` of the configuration.
@@ -140,7 +140,7 @@ class FromFeatures:
         self.model = suffix
         self.kept: tuple[int, int, int] | None = suffix.input_shape[1:]
         self._cache, self._classifier, self._train, self._config = cache, classifier, train, config
-        self._budget, self._view_bytes = needs.budget, needs.view_bytes
+        self._budget, self._keeps_above = needs.budget, needs.keeps_above
         wanted = [feature_cache.Wanted("eval view", evaluation)]
         wanted += [feature_cache.Wanted(_PLAIN, train)] * needs.plain_phase
         self._eval, *self._plain = cache.views(wanted, needs.budget)
@@ -151,18 +151,15 @@ class FromFeatures:
         self._above: _Above | None = None
 
     def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
-        """Begin a phase, and return the part of the model above all that stays frozen in it and is kept."""
+        """Begin a phase, and return what it fits: the suffix, or what is above all that stays frozen in it."""
         self._above = None
-        parts = model.split_suffix(self.model, optimizers.trained_paths(self._classifier, [phase]))
-        epochs, passes = _epochs(phase, self._train, self._config), 1
-        if _augments(phase, self._config):
-            passes = self._number(epoch + epochs - 1)
-        if parts is None or passes >= epochs:
+        passes = _passes(phase, epoch, self._begins, self._train, self._config)
+        parts = _split_further(self._classifier, self.model, phase, passes, self._train, self._config)
+        if parts is None or not self._keeps_above:
             return self.model
         frozen, top = parts
-        above = _Above(self._cache.above(frozen))
-        first, *_ = self._views_of(phase, epoch, interrupted)
-        if len(above.of([self._eval, first], self._spare, interrupted)) < 2:
+        above = _Above(self._cache.above(frozen), self._made)
+        if len(above.of([self._eval, self._views(phase, epoch, interrupted)[0]], interrupted)) < 2:
             return self.model
         self._above = above
         return top
@@ -171,21 +168,20 @@ class FromFeatures:
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[tf.data.Dataset, int | None]:
         """Return batches without end, from a step of an epoch on, and after how many epochs there is to be one more view."""
-        views, others = self._views_of(phase, epoch, interrupted), None
+        views, others = self._views(phase, epoch, interrupted), None
         if _augments(phase, self._config):
             others = next((begin - epoch for begin in self._begins if begin > epoch), None)
         if self._above is not None:
-            views = self._above.of(views, self._spare, interrupted)
+            views = self._above.of(views, interrupted)
         training = self._config["training"]
         return feature_cache.training_batches(views, training["batch_size"], training["seed"], epoch, step), others
 
-    def _views_of(
-        self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool]
-    ) -> Sequence[feature_cache.View]:
+    def _views(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
         """The views of an epoch; fewer where the disk is full."""
         if not _augments(phase, self._config):
             return self._plain
-        while len(self._augmented) < self._number(epoch):
+        number = _number(self._begins, epoch)
+        while len(self._augmented) < min(number, len(self._begins)):
             try:
                 self._add_view(interrupted)
             except OSError as error:
@@ -193,28 +189,32 @@ class FromFeatures:
                     raise
                 del self._begins[len(self._augmented) :]
                 progress.logger.warning("feature cache: %s, %d views have to do", error.strerror, len(self._augmented))
-        return self._augmented[: self._number(epoch)]
-
-    def _number(self, epoch: int) -> int:
-        return sum(begin <= epoch for begin in self._begins)
-
-    @property
-    def _spare(self) -> int:
-        """The bytes that everything may have but for the views that are still to come."""
-        return self._budget - (len(self._begins) - len(self._augmented)) * self._view_bytes
+        return self._augmented[:number]
 
     def _add_view(self, interrupted: Callable[[], bool]) -> None:
-        number = len(self._augmented)
-        seed, augment = self._config["training"]["seed"], self._config["augmentation"]
+        wanted = self._wanted(len(self._augmented))
+        self._augmented.append(self._made(self._cache, wanted, interrupted))
+
+    def _wanted(self, number: int) -> feature_cache.Wanted:
         if number == _PLAIN_NUMBER:
-            wanted = feature_cache.Wanted(_PLAIN, self._train)
-        else:
-            wanted = feature_cache.Wanted(f"view {number + 1}", self._train, seed, augment, number)
-        self._augmented += self._cache.views([wanted], self._budget, interrupted)
+            return feature_cache.Wanted(_PLAIN, self._train)
+        seed, augment = self._config["training"]["seed"], self._config["augmentation"]
+        return feature_cache.Wanted(f"view {number + 1}", self._train, seed, augment, number)
+
+    def _made(
+        self, cache: feature_cache.FeatureCache, wanted: feature_cache.Wanted, interrupted: Callable[[], bool]
+    ) -> feature_cache.View:
+        """A view; what an earlier run left of those that are still to come is the last to make way for it."""
+
+        def to_come() -> dict[Path, float]:
+            return self._cache.parts([self._wanted(number) for number in range(len(self._augmented), len(self._begins))])
+
+        (view,) = cache.views([wanted], self._budget, interrupted, to_come)
+        return view
 
     def evaluation(self) -> tf.data.Dataset:
         """Return the batches of the eval split."""
-        view = self._eval if self._above is None else self._above.of([self._eval], self._spare)[0]
+        view = self._eval if self._above is None else self._above.of([self._eval])[0]
         return feature_cache.evaluation_batches(view, _evaluation_batch_size(len(view), self._config))
 
     def predict(self, split: dataset.Split) -> np.ndarray:
@@ -223,6 +223,7 @@ class FromFeatures:
         Args:
           split: whose pictures.
         """
+        self._above = None  # what it keeps may have to make way
         (view,) = self._cache.views([feature_cache.Wanted("held-out view", split)], self._budget)
         said = self.model.predict(
             feature_cache.evaluation_batches(view, _evaluation_batch_size(len(view), self._config)), verbose=0
@@ -233,30 +234,32 @@ class FromFeatures:
 
 
 class _Above:
-    """What views become in what else stays frozen in a phase.
+    """What views become further up.
 
     Args:
-      cache: of that.
+      cache: of what leads there.
+      made: what makes a view of that cache.
     """
 
-    def __init__(self, cache: feature_cache.FeatureCache):
-        self._cache = cache
-        self._there: dict[feature_cache.View, feature_cache.View] = {}
+    def __init__(self, cache: feature_cache.FeatureCache, made: Callable[..., feature_cache.View]):
+        self._cache, self._made = cache, made
+        self._there: dict[feature_cache.View, feature_cache.View | None] = {}
 
     def of(
-        self, views: Sequence[feature_cache.View], budget: int, interrupted: Callable[[], bool] = lambda: False
+        self, views: Sequence[feature_cache.View], interrupted: Callable[[], bool] = lambda: False
     ) -> list[feature_cache.View]:
-        """What views become; of those for which there is no room nothing."""
+        """What views become; fewer where the disk is full."""
         for view in views:
             if view not in self._there:
                 wanted = view.above(self._cache.layer)
                 try:
-                    (self._there[view],) = self._cache.views([wanted], budget, interrupted)
+                    self._there[view] = self._made(self._cache, wanted, interrupted)
                 except OSError as error:
                     if error.errno not in FULL:
                         raise
-                    progress.logger.info("feature cache: %s, %s is not kept", error.strerror, wanted.name)
-        return [self._there[view] for view in views if view in self._there]
+                    self._there[view] = None
+                    progress.logger.warning("feature cache: %s, %s is not kept", error.strerror, wanted.name)
+        return [found for view in views if (found := self._there[view]) is not None]
 
 
 def prepare(
@@ -281,7 +284,7 @@ def prepare(
     prefix, suffix = parts
     if not feature_cache.can_keep(train, config["augmentation"]):
         return _on_the_fly("pictures that are mixed don't fit into memory", classifier, train, evaluation, config)
-    needs = _needs(prefix, suffix, phases, train, evaluation, config, work_dir)
+    needs = _needs(classifier, suffix, phases, train, evaluation, config, work_dir)
     if needs.total > needs.budget:
         return _on_the_fly(f"{needs} don't fit", classifier, train, evaluation, config, logging.WARNING)
     progress.logger.info("feature cache: %s, at %s", needs, prefix.layers[-1].name)
@@ -308,6 +311,8 @@ class _Needs(NamedTuple):
     """Whether a phase does not augment."""
     view_bytes: int
     eval_bytes: int
+    above_bytes: int
+    """What is wanted besides, for the phase that trains only what is further up and needs the most."""
     budget: int
 
     @property
@@ -319,6 +324,10 @@ class _Needs(NamedTuple):
         return (self.views + (self.plain_phase and not self._has_plain)) * self.view_bytes + self.eval_bytes
 
     @property
+    def keeps_above(self) -> bool:
+        return self.total + self.above_bytes <= self.budget
+
+    @property
     def _has_plain(self) -> bool:
         return self.views > _PLAIN_NUMBER
 
@@ -327,12 +336,14 @@ class _Needs(NamedTuple):
         views = f"{self.views} {'view' if self.views == 1 else 'views'}{plain} for {self.augmented_epochs} augmented epochs"
         plain = " and a plain view" if self.plain_phase and not self._has_plain else ""
         sizes = f"{self.view_bytes / 1e6:,.1f} MB each, {self.eval_bytes / 1e6:,.1f} MB for the eval split"
+        if self.above_bytes:
+            sizes += f", {self.above_bytes / 1e6:,.1f} MB further up{'' if self.keeps_above else ', which do not fit'}"
         allowed = f"{max(0, self.budget) / 1e6:,.1f} MB are allowed and free beside the state of training"
         return f"{views}{plain} ({sizes}; {allowed})"
 
 
 def _needs(
-    prefix: keras.Model,
+    classifier: keras.Model,
     suffix: keras.Model,
     phases: Sequence[Mapping[str, Any]],
     train: dataset.Split,
@@ -343,7 +354,7 @@ def _needs(
     cache = config["training"]["cache"]
     augmented = _augmented_epochs(phases, train, config)
     plain_phase = any(not _augments(phase, config) for phase in phases)
-    of_a_row = feature_cache.row_bytes(prefix.output_shape[1:])
+    of_a_row = feature_cache.row_bytes(suffix.input_shape[1:])
     one, of_eval = train.contents.total * of_a_row, evaluation.contents.total * of_a_row
     budget = _budget(work_dir, cache["max_bytes"], checkpoint.state_bytes(suffix))
     begins: list[int] = []
@@ -354,7 +365,40 @@ def _needs(
         begins = [augmented[math.floor(number * between)] for number in range(wanted)]
         if is_auto:
             begins = begins[: max(1, (budget - of_eval) // one)]
-    return _Needs(begins, len(augmented), plain_phase, one, of_eval, budget)
+    above, epoch = 0, 0
+    for phase in phases:
+        passes = _passes(phase, epoch, begins, train, config)
+        if parts := _split_further(classifier, suffix, phase, passes, train, config):
+            rows = passes * train.contents.total + evaluation.contents.total
+            above = max(above, rows * feature_cache.row_bytes(parts[1].input_shape[1:]))
+        epoch += phase["epochs"]
+    return _Needs(begins, len(augmented), plain_phase, one, of_eval, above, budget)
+
+
+def _number(begins: Sequence[int], epoch: int) -> int:
+    """Of the views that there are in an epoch."""
+    return sum(begin <= epoch for begin in begins)
+
+
+def _passes(
+    phase: Mapping[str, Any], epoch: int, begins: Sequence[int], train: dataset.Split, config: Mapping[str, Any]
+) -> int:
+    """The views that there are at the end of a phase, which begins with an epoch."""
+    return _number(begins, epoch + _epochs(phase, train, config) - 1) if _augments(phase, config) else 1
+
+
+def _split_further(
+    classifier: keras.Model,
+    suffix: keras.Model,
+    phase: Mapping[str, Any],
+    passes: int,
+    train: dataset.Split,
+    config: Mapping[str, Any],
+) -> tuple[keras.Model, keras.Model] | None:
+    """What stays frozen in a phase of the suffix, and what is above it; None if nothing does, or if no pass is saved."""
+    if passes >= _epochs(phase, train, config):
+        return None
+    return model.split_suffix(suffix, optimizers.trained_paths(classifier, [phase]))
 
 
 def _augmented_epochs(phases: Sequence[Mapping[str, Any]], train: dataset.Split, config: Mapping[str, Any]) -> list[int]:

@@ -65,7 +65,7 @@ class State(NamedTuple):
 
         Args:
           position: where the training is.
-          model: that is fitted.
+          model: all that some phase fits.
           optimizer: of the phase; None between two phases.
           best: weights of the best epoch; never changed in place.
         """
@@ -220,7 +220,7 @@ def state_bytes(model: keras.Model) -> int:
     """Return the most bytes that the state of a training has on disk: as it is, as it was before, and as it is written.
 
     Args:
-      model: that is fitted; Adam has up to three values for each of its variables, and the best epoch's one.
+      model: all that some phase fits; Adam has up to three values for each of its variables, and the best epoch's one.
     """
     return 3 * 5 * 4 * sum(math.prod(variable.shape) for variable in model.variables)
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class View:
         Returns:
           float16 `[pictures, height, width, channels]`.
         """
-        self._store.sign()
+        self.sign()
         places = self._places[rows]
         numbers = np.searchsorted(self._first, places, "right") - 1
         found = np.empty((len(rows), *self.shape), np.float16)
@@ -102,6 +102,12 @@ class View:
         """
         own, partners = (ids[rows, np.newaxis] == np.arange(self.num_classes) for ids in (self._labels, self._partners))
         return dataset.mixed_labels(own, partners, self._shares[rows])
+
+    def sign(self) -> None:
+        """Show that what this is kept in, and what it was made of, is in use."""
+        self._store.sign()
+        if self._wanted.below is not None:
+            self._wanted.below.sign()
 
     def shares(self, rows: np.ndarray) -> np.ndarray:
         """Return the share of each of some pictures in its own row: float32 `[pictures]`.
@@ -181,13 +187,30 @@ class FeatureCache:
         """
         return FeatureCache(self._root, frozen, self._batch_size, self._own["code"])
 
-    def views(self, wanted: Sequence[Wanted], budget: int, interrupted: Callable[[], bool] = lambda: False) -> list[View]:
+    def parts(self, wanted: Sequence[Wanted]) -> dict[Path, float]:
+        """Return which part of each segment on disk some views would need, by folder.
+
+        Args:
+          wanted: what they are made of.
+        """
+        plans = [self._plan(one) for one in wanted]
+        store = segments.Store(self._root, [plan.collection for plan in plans])
+        return _parts([_located(plan, store) for plan in plans])
+
+    def views(
+        self,
+        wanted: Sequence[Wanted],
+        budget: int,
+        interrupted: Callable[[], bool] = lambda: False,
+        to_come: Callable[[], Mapping[Path, float]] = dict,
+    ) -> list[View]:
         """Return views, computing what of them is not there yet; what was cut short goes on where it was.
 
         Args:
           wanted: what they are made of.
           budget: bytes that everything that is kept may have.
           interrupted: says whether the process was asked to end.
+          to_come: says which part of each segment will be needed later, by folder; is asked if something is missing.
 
         Raises:
           OSError: there is no room for them.
@@ -197,12 +220,7 @@ class FeatureCache:
         store = segments.Store(self._root, [plan.collection for plan in plans])
         plans = [_located(plan, store) for plan in plans]
         missing = sum(len(plan.missing) for plan in plans)
-        used: dict[Path, float] = {}
-        for plan in plans:
-            for folder, part in plan.parts().items():
-                # Plain views of two splits lie in the same segments.
-                used[folder] = min(1.0, used.get(folder, 0.0) + part)
-        gone = store.make_room(missing * row_bytes(self._shape), budget, used) if missing else 0
+        gone = store.make_room(missing * row_bytes(self._shape), budget, _parts(plans, to_come())) if missing else 0
         if gone:
             progress.logger.info("feature cache: %.1f MB, used longest ago, are evicted", gone / 1e6)
             plans = [_located(plan, store) for plan in plans]
@@ -210,10 +228,11 @@ class FeatureCache:
 
     def _key(self, wanted: Wanted) -> dict[str, Any]:
         """All that a row depends on but for its picture."""
-        own = self._own if wanted.below is None else self._own | {"below": wanted.below.key}
+        if wanted.below is not None:
+            return self._own | {"below": wanted.below.key}
         if wanted.augment is None:
-            return own
-        return own | {"augmentation": wanted.augment, "seed": wanted.seed, "epoch": wanted.epoch}
+            return self._own
+        return self._own | {"augmentation": wanted.augment, "seed": wanted.seed, "epoch": wanted.epoch}
 
     def _plan(self, wanted: Wanted) -> _Plan:
         """What rows a view has, before it is known which of them are there."""
@@ -271,7 +290,13 @@ class FeatureCache:
     def _batches_above(
         self, below: View, ranks: np.ndarray, missing: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The same of a view that is fed with another one's rows; where each picture is in that one."""
+        """The same for a view that is made of another.
+
+        Args:
+          below: the other one.
+          ranks: the row in it of each picture, in the order of the split's files.
+          missing: places of the pictures whose rows are missing.
+        """
         for start in range(0, len(missing), self._batch_size):
             rows = missing[start : start + self._batch_size]
             features = below.features(ranks[rows]).astype(np.float32)
@@ -378,6 +403,16 @@ def _partners(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     own = partners == np.arange(len(ids))
     partners[own] = order[(next_ones[own] + 1) % len(ids)]
     return partners
+
+
+def _parts(plans: Sequence[_Plan], others: Mapping[Path, float] | None = None) -> dict[Path, float]:
+    """Which part of each segment is needed, for others besides."""
+    found = dict(others or {})
+    for plan in plans:
+        for folder, part in plan.parts().items():
+            # Plain views of two splits lie in the same segments.
+            found[folder] = min(1.0, found.get(folder, 0.0) + part)
+    return found
 
 
 def _hashed(*parts: bytes) -> bytes:

@@ -97,12 +97,19 @@ class _Phase:
 
     def run(self, state: checkpoint.State | None, interrupted: Callable[[], bool]) -> None:
         """Fit from a state on, or from the phase's start, until it ends; give the model the best weights so far."""
+        optimizer = self._optimizer()  # before anything is computed for a phase that is refused
         fitted = self._batches.begin(self._phase, self._epochs_before, interrupted)
-        self._compile(fitted)
+        fitted.compile(
+            optimizer,
+            keras.losses.CategoricalCrossentropy(label_smoothing=self._config["label_smoothing"]),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            jit_compile=self._options.jit_compile,
+        )
+        optimizer.build(fitted.trainable_variables)
         position = checkpoint.Position(phase=self._number, best=self._best.value)
         while not position.over:
             if state is not None:
-                state.put_back(self._batches.model, fitted.optimizer)
+                state.put_back(self._batches.model, optimizer)
                 position = state.position
             if not position.over:
                 state = self._fit(fitted, position, state, interrupted)
@@ -110,20 +117,15 @@ class _Phase:
         done = checkpoint.Position(phase=self._number + 1, best=self._best.value)
         self._saved.save(checkpoint.State.of(done, self._batches.model, None, self._best.weights))
 
-    def _compile(self, model: keras.Model) -> None:
-        config = self._config
+    def _optimizer(self) -> keras.optimizers.Optimizer:
+        """That of the phase; what it leaves alone is frozen."""
         rates = optimizers.rates_of(self._classifier, self._phase)
         optimizers.freeze(self._classifier, rates)
         sizes = {path: math.prod(v.shape) for path, v in optimizers.learnable_variables(self._classifier).items()}
         for line in optimizers.describe(rates, sizes):
             progress.logger.info("%s: %s", self._phase["name"], line)
-        model.compile(
-            optimizers.make_optimizer(rates, self._phase, config["optimizer"], self._steps, model.dtype_policy.name),
-            keras.losses.CategoricalCrossentropy(label_smoothing=config["label_smoothing"]),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-            jit_compile=self._options.jit_compile,
-        )
-        model.optimizer.build(model.trainable_variables)
+        policy = self._batches.model.dtype_policy.name
+        return optimizers.make_optimizer(rates, self._phase, self._config["optimizer"], self._steps, policy)
 
     def _fit(
         self,

@@ -71,7 +71,7 @@ def split(classifier: keras.Model, trained: Collection[str]) -> tuple[keras.Mode
         return None
     boundary = layers[lowest].input
     prefix = _model(classifier.input, boundary, "prefix", classifier.dtype_policy.name)
-    return prefix, _chain(layers[lowest:], boundary.shape[1:], "suffix", prefix.dtype_policy.name)
+    return prefix, _chain(layers[lowest:], boundary.shape[1:], "suffix", classifier.dtype_policy.name)
 
 
 def split_suffix(suffix: keras.Model, trained: Collection[str]) -> tuple[keras.Model, keras.Model] | None:

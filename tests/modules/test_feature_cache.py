@@ -528,15 +528,67 @@ def test_nothing_is_kept_above_the_prefix_where_it_saves_no_pass(
     assert next(iter(source.training(phase, epoch, 0)[0]))[0].shape == (8, 2, 2, 512)
 
 
-def test_what_is_above_the_prefix_leaves_the_views_their_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    one = feature_cache.row_bytes((2, 2, 512))
-    views = {"cache": {"views": 2, "max_bytes": STATE + 47 * one + 20_000}}
-    _, source, _, _ = prepared(tmp_path, {"training": views})
-    with caplog.at_level(logging.INFO, progress.logger.name):
-        assert source.begin(HEAD, 0) is source.model
+def test_what_is_above_the_prefix_is_kept_only_beside_all_views(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = 47 * feature_cache.row_bytes((2, 2, 512)), 27 * feature_cache.row_bytes((1, 1, 512))
+    for number, room in enumerate((sum(rows) + 20_000, sum(rows) - 1, rows[0] + 10_000)):
+        options = {"cache": {"views": 2, "max_bytes": STATE + room}}
+        with caplog.at_level(logging.INFO, progress.logger.name):
+            _, source, _, _ = prepared(tmp_path / str(number), {"training": options})
+        assert (source.begin(HEAD, 0) is source.model) == (number > 0)
         source.training(FINETUNE, 2, 0)
-    assert "MB of kept features are in use, view 1 at block5_pool is not kept" in caplog.text
-    assert len(source._augmented) == 2
+        assert len(source._augmented) == 2
+    assert caplog.text.count("0.0 MB further up; ") == 1
+    assert caplog.text.count("0.0 MB further up, which do not fit; ") == 2
+
+
+def test_an_epoch_that_has_several_views_has_points_between_what_they_become(tmp_path: Path) -> None:
+    phases = [HEAD | {"epochs": 5}, FINETUNE | {"epochs": 1}]
+    _, source, _, config = prepared(tmp_path, {"training": {"phases": phases}})
+    head = config["training"]["phases"][0]
+    source.begin(head, 0)
+    assert source.training(head, 0, 0)[1] == 3
+    features, labels = next(iter(source.training(head, 3, 0)[0]))
+    first, second = (view.features(np.arange(20)).astype(np.float32) for view in source._above.of(source._augmented))
+    # The way over each picture, from one of its ends to the other, is no longer than the straight one.
+    apart = np.abs(first - second).sum((1, 2, 3))
+    off = [np.abs(features.numpy()[:, None] - ends[None]).sum((2, 3, 4)) for ends in (first, second)]
+    longer = off[0] + off[1] - apart
+    rows = np.argmin(longer, axis=1)
+    assert longer[np.arange(8), rows].max() < 1e-3 * apart.min()
+    assert np.min(off, axis=0)[np.arange(8), rows].max() > 0
+    np.testing.assert_allclose(labels, source._augmented[0].labels(rows), atol=1e-6)
+
+
+def test_who_is_asked_to_end_while_views_become_others_keeps_what_there_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = iter([False, False, False, True, True])
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path)[1].begin(HEAD, 0, lambda: next(asked))
+    _, source, _, _ = prepared(tmp_path)
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        source.begin(HEAD, 0)
+    assert computed(caplog) == [4], "16 of 20 were kept"
+
+
+def test_views_that_an_earlier_run_left_for_later_epochs_are_not_the_first_to_make_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = STATE + 47 * feature_cache.row_bytes((2, 2, 512)) + 20_000
+    inputs = trainings.inputs(tmp_path)
+
+    def source(pictures: int, changes: dict) -> batches.Batches:
+        config = trainings.config(tmp_path, changes)
+        classifier = trainer.build(inputs.train, config, "float32")
+        train = inputs.train.part(np.arange(pictures))
+        return batches.prepare(classifier, train, inputs.evaluation, config, tmp_path / "work")
+
+    source(19, {}).training(FINETUNE, 2, 0)
+    source(19, {"augmentation": {"rotation": 12.0}, "training": {"cache": {"views": 1}}})
+    with caplog.at_level(logging.INFO, progress.logger.name):
+        source(20, {"training": {"cache": {"views": 2, "max_bytes": room}}}).training(FINETUNE, 2, 0)
+    assert "used longest ago, are evicted" in caplog.text
+    assert computed(caplog) == [1, 1]
 
 
 def test_a_disk_that_is_full_has_block_5_run_in_each_epoch(

@@ -195,6 +195,6 @@ def test_folds_share_the_kept_features(tmp_path: Path, caplog: pytest.LogCapture
     made = [line for line in caplog.messages if " pictures, " in line and "view" in line]
     for above in (False, True):
         total = sum(int(line.split(": ")[1].split(" ")[0]) for line in made if ("block5_pool" in line) == above)
-        # An augmented view of each picture and a plain one, whatever the number of folds; few are watched in all they are not
-        # held out of.
+        # An augmented view of each picture and a plain one, whatever the number of folds; few are watched in all they are
+        # not held out of.
         assert 27 < total <= 27 * 2
