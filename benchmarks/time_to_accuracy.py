@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +117,28 @@ def generators(data: dict[str, Pictures], classes: int, config: schema.Config, s
     )
 
 
+def fed(batches: Any) -> Any:
+    """Return an ImageDataGenerator's batches as a tf.data dataset that does not stall.
+
+    What Keras makes of them has tf.data tune itself, and at the end of an epoch waits up to ten seconds for the thread that
+    does (see `modules.autotuning`).
+    """
+    import tensorflow as tf
+
+    from modules import autotuning
+
+    images, labels = batches[0]
+    signature = tuple(tf.TensorSpec([None, *array.shape[1:]], tf.float32) for array in (images, labels))
+
+    def epoch() -> Iterator[Any]:
+        for number in range(len(batches)):
+            yield batches[number]
+        batches.on_epoch_end()
+
+    dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
+    return autotuning.off(dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(2))
+
+
 def test_accuracy(classifier: Any, pictures: Pictures, prepare: Callable[[np.ndarray], np.ndarray]) -> float:
     """Return the share of pictures that a model is right on."""
     found = [
@@ -152,7 +174,7 @@ def with_textbook(data: dict[str, Pictures], classes: int, config: schema.Config
     compile_for(gains_from_xla(model, compile_for, train))
     epochs = sum(phase.epochs for phase in config.training.phases)
     callback, points = clock(lambda: test_accuracy(model, data["test"], lambda pixels: pixels), time.perf_counter())
-    model.fit(train, validation_data=evaluation, epochs=epochs, callbacks=[callback], verbose=0)
+    model.fit(fed(train), validation_data=fed(evaluation), epochs=epochs, callbacks=[callback], verbose=0)
     return points
 
 
@@ -221,9 +243,10 @@ class PlainKeras:
 
     def fit(self, phases: Sequence[schema.Phase], compiled: bool, callback: Any) -> None:
         """Train in phases."""
+        train, evaluation = fed(self.train), fed(self.evaluation)
         for phase in phases:
             self.compile_for(phase, compiled)
-            self.model.fit(self.train, validation_data=self.evaluation, epochs=phase.epochs, callbacks=[callback], verbose=0)
+            self.model.fit(train, validation_data=evaluation, epochs=phase.epochs, callbacks=[callback], verbose=0)
 
 
 def gains_from_xla(model: Any, compile_for: Callable[[bool], None], batches: Any) -> bool:
@@ -279,7 +302,7 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
     """What Trainer does, with nothing kept from an earlier run; the last point is of the model that it exports."""
     import tensorflow as tf
 
-    from modules import batches, dataset, devices, fitting, model, trainer
+    from modules import batches, dataset, fitting, model, trainer
 
     size = data["train"].pixels.shape[1]
     sections = config.model_dump(mode="json", include={"model", "training", "augmentation"}) | {"views_fingerprint": ""}
@@ -303,8 +326,7 @@ def with_ours(data: dict[str, Pictures], classes: int, config: schema.Config, se
         started += time.perf_counter() - prepared
         callback, points = clock(lambda: test_accuracy(source.model, test, lambda pixels: pixels), started)
         counts = splits["train"].contents.counts
-        compiled = devices.jit_compile(config.training.xla, source.kept, policy)
-        fitting.fit(classifier, source, counts, sections["training"], fitting.Options(compiled, callbacks=(callback,)))
+        fitting.fit(classifier, source, counts, sections["training"], fitting.Options(callbacks=(callback,)))
         exported = trainer.in_float32(classifier, splits["train"], sections)
         points.append(Point(points[-1].seconds, test_accuracy(exported, data["test"], lambda pixels: pixels)))
     return points

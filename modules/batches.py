@@ -8,21 +8,17 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from modules import checkpoint, dataset, feature_cache, model, optimizers, progress, segments
+from modules import dataset, feature_cache, model, needs, optimizers, progress
 
-_EPOCHS_PER_VIEW = 4
-_PLAIN, _PLAIN_NUMBER = "plain view", 1
-"""The second view is of the pictures as they are, which is how the model will be asked: augmented ones are something else.
-He et al., "Data Augmentation Revisited: Rethinking the Distribution Gap between Clean and Augmented Data", 2019.
-"""
-_FEATURES = "features"
-_SHARE_OF_DISK = 0.25
+_PLAIN = "plain view"
+_MOST_AT_ONCE, _PIXELS_AT_ONCE = 128, 2**19
+"""Pictures that become features at once: 128 of 48 x 48 or 64 x 64 took a tenth less each than 32, of 224 x 224 no less."""
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """What is said where there is no room for kept features."""
 
@@ -93,7 +89,7 @@ class FromPictures:
         self, phase: Mapping[str, Any], epoch: int, step: int, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[tf.data.Dataset, int | None]:
         """Return batches without end, from a step of an epoch on, and that all later epochs' are among them."""
-        augment = self._config["augmentation"] if _augments(phase, self._config) else None
+        augment = self._config["augmentation"] if needs.augments(phase, self._config) else None
         training = self._config["training"]
         batches = dataset.training_batches(self._train, training["batch_size"], training["seed"], augment, epoch, step)
         return batches, None
@@ -118,7 +114,7 @@ class FromFeatures:
       cache: of the prefix.
       classifier: says what a phase trains.
       suffix: from features to probabilities.
-      needs: what is kept, and what that may have.
+      needed: what is kept, and what that may have.
       train: is fitted.
       evaluation: is watched.
       config: the sections `training` and `augmentation` of the configuration.
@@ -132,7 +128,7 @@ class FromFeatures:
         cache: feature_cache.FeatureCache,
         classifier: keras.Model,
         suffix: keras.Model,
-        needs: _Needs,
+        needed: needs.Needs,
         train: dataset.Split,
         evaluation: dataset.Split,
         config: Mapping[str, Any],
@@ -140,26 +136,27 @@ class FromFeatures:
         self.model = suffix
         self.kept: tuple[int, int, int] | None = suffix.input_shape[1:]
         self._cache, self._classifier, self._train, self._config = cache, classifier, train, config
-        self._budget, self._keeps_above = needs.budget, needs.keeps_above
+        self._budget, self._keeps_above = needed.budget, needed.keeps_above
         wanted = [feature_cache.Wanted("eval view", evaluation)]
-        wanted += [feature_cache.Wanted(_PLAIN, train)] * needs.plain_phase
-        self._eval, *self._plain = cache.views(wanted, needs.budget)
+        wanted += [feature_cache.Wanted(_PLAIN, train)] * needed.plain_phase
+        self._eval, *self._plain = cache.views(wanted, needed.budget)
         self._augmented: list[feature_cache.View] = []
-        self._begins = list(needs.begins)
-        if needs.views:
+        self._begins = list(needed.begins)
+        if needed.views:
             self._add_view(lambda: False)
         self._above: _Above | None = None
 
     def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
         """Begin a phase, and return what it fits: the suffix, or what is above all that stays frozen in it."""
         self._above = None
-        passes = _passes(phase, epoch, self._begins, self._train, self._config)
-        parts = _split_further(self._classifier, self.model, phase, passes, self._train, self._config)
-        if parts is None or not self._keeps_above:
+        saves = needs.saves_passes(phase, epoch, self._begins, self._train, self._config)
+        parts = model.split_suffix(self.model, optimizers.trained_paths(self._classifier, [phase]))
+        if parts is None or not saves or not self._keeps_above:
             return self.model
         frozen, top = parts
         above = _Above(self._cache.above(frozen), self._made)
-        if len(above.of([self._eval, self._views(phase, epoch, interrupted)[0]], interrupted)) < 2:
+        first = self._views(phase, epoch, interrupted)[0]
+        if not all(above.of([view], interrupted) for view in (self._eval, first)):
             return self.model
         self._above = above
         return top
@@ -169,7 +166,7 @@ class FromFeatures:
     ) -> tuple[tf.data.Dataset, int | None]:
         """Return batches without end, from a step of an epoch on, and after how many epochs there is to be one more view."""
         views, others = self._views(phase, epoch, interrupted), None
-        if _augments(phase, self._config):
+        if needs.augments(phase, self._config):
             others = next((begin - epoch for begin in self._begins if begin > epoch), None)
         if self._above is not None:
             views = self._above.of(views, interrupted)
@@ -178,9 +175,9 @@ class FromFeatures:
 
     def _views(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool]) -> Sequence[feature_cache.View]:
         """The views of an epoch; fewer where the disk is full."""
-        if not _augments(phase, self._config):
+        if not needs.augments(phase, self._config):
             return self._plain
-        number = _number(self._begins, epoch)
+        number = needs.number_of_views(self._begins, epoch)
         while len(self._augmented) < min(number, len(self._begins)):
             try:
                 self._add_view(interrupted)
@@ -196,7 +193,7 @@ class FromFeatures:
         self._augmented.append(self._made(self._cache, wanted, interrupted))
 
     def _wanted(self, number: int) -> feature_cache.Wanted:
-        if number == _PLAIN_NUMBER:
+        if number == needs.PLAIN_NUMBER:
             return feature_cache.Wanted(_PLAIN, self._train)
         seed, augment = self._config["training"]["seed"], self._config["augmentation"]
         return feature_cache.Wanted(f"view {number + 1}", self._train, seed, augment, number)
@@ -204,10 +201,13 @@ class FromFeatures:
     def _made(
         self, cache: feature_cache.FeatureCache, wanted: feature_cache.Wanted, interrupted: Callable[[], bool]
     ) -> feature_cache.View:
-        """A view; what an earlier run left of those that are still to come is the last to make way for it."""
+        """A view; for it all else makes way before what an earlier run left of those that are still to come."""
 
         def to_come() -> dict[Path, float]:
-            return self._cache.parts([self._wanted(number) for number in range(len(self._augmented), len(self._begins))])
+            after = len(self._augmented) + (cache is self._cache)
+            parts = self._cache.parts([self._wanted(number) for number in range(after, len(self._begins))])
+            # To compute those again costs more than what is further up saves.
+            return parts if cache is self._cache else {folder: math.ceil(part) for folder, part in parts.items()}
 
         (view,) = cache.views([wanted], self._budget, interrupted, to_come)
         return view
@@ -223,7 +223,6 @@ class FromFeatures:
         Args:
           split: whose pictures.
         """
-        self._above = None  # what it keeps may have to make way
         (view,) = self._cache.views([feature_cache.Wanted("held-out view", split)], self._budget)
         said = self.model.predict(
             feature_cache.evaluation_batches(view, _evaluation_batch_size(len(view), self._config)), verbose=0
@@ -284,147 +283,22 @@ def prepare(
     prefix, suffix = parts
     if not feature_cache.can_keep(train, config["augmentation"]):
         return _on_the_fly("pictures that are mixed don't fit into memory", classifier, train, evaluation, config)
-    needs = _needs(classifier, suffix, phases, train, evaluation, config, work_dir)
-    if needs.total > needs.budget:
-        return _on_the_fly(f"{needs} don't fit", classifier, train, evaluation, config, logging.WARNING)
-    progress.logger.info("feature cache: %s, at %s", needs, prefix.layers[-1].name)
-    cache = feature_cache.FeatureCache(
-        work_dir / _FEATURES, prefix, config["training"]["batch_size"], config["views_fingerprint"]
+    needed = needs.find(classifier, suffix, phases, train, evaluation, config, work_dir)
+    if needed.total > needed.budget:
+        return _on_the_fly(f"{needed} don't fit", classifier, train, evaluation, config, logging.WARNING)
+    progress.logger.info("feature cache: %s, at %s", needed, prefix.layers[-1].name)
+    at_once = max(
+        config["training"]["batch_size"], min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // math.prod(prefix.input_shape[1:3]))
     )
+    cache = feature_cache.FeatureCache(work_dir / needs.FEATURES, prefix, at_once, config["views_fingerprint"])
     try:
-        return FromFeatures(cache, classifier, suffix, needs, train, evaluation, config)
+        return FromFeatures(cache, classifier, suffix, needed, train, evaluation, config)
     except OSError as error:
         if error.errno not in FULL:
             raise
         free = shutil.disk_usage(work_dir).free
-        why = f"{error.strerror}, {needs.total / 1e6:,.1f} MB were needed and {free / 1e6:,.1f} MB are free"
+        why = f"{error.strerror}, {needed.total / 1e6:,.1f} MB were needed and {free / 1e6:,.1f} MB are free"
         return _on_the_fly(why, classifier, train, evaluation, config, logging.WARNING)
-
-
-class _Needs(NamedTuple):
-    """What the kept features need, and what they may have."""
-
-    begins: Sequence[int]
-    """The epoch, over all phases, in which each view is made."""
-    augmented_epochs: int
-    plain_phase: bool
-    """Whether a phase does not augment."""
-    view_bytes: int
-    eval_bytes: int
-    above_bytes: int
-    """What is wanted besides, for the phase that trains only what is further up and needs the most."""
-    budget: int
-
-    @property
-    def views(self) -> int:
-        return len(self.begins)
-
-    @property
-    def total(self) -> int:
-        return (self.views + (self.plain_phase and not self._has_plain)) * self.view_bytes + self.eval_bytes
-
-    @property
-    def keeps_above(self) -> bool:
-        return self.total + self.above_bytes <= self.budget
-
-    @property
-    def _has_plain(self) -> bool:
-        return self.views > _PLAIN_NUMBER
-
-    def __str__(self) -> str:
-        plain = ", one of them plain," if self._has_plain else ""
-        views = f"{self.views} {'view' if self.views == 1 else 'views'}{plain} for {self.augmented_epochs} augmented epochs"
-        plain = " and a plain view" if self.plain_phase and not self._has_plain else ""
-        sizes = f"{self.view_bytes / 1e6:,.1f} MB each, {self.eval_bytes / 1e6:,.1f} MB for the eval split"
-        if self.above_bytes:
-            sizes += f", {self.above_bytes / 1e6:,.1f} MB further up{'' if self.keeps_above else ', which do not fit'}"
-        allowed = f"{max(0, self.budget) / 1e6:,.1f} MB are allowed and free beside the state of training"
-        return f"{views}{plain} ({sizes}; {allowed})"
-
-
-def _needs(
-    classifier: keras.Model,
-    suffix: keras.Model,
-    phases: Sequence[Mapping[str, Any]],
-    train: dataset.Split,
-    evaluation: dataset.Split,
-    config: Mapping[str, Any],
-    work_dir: Path,
-) -> _Needs:
-    cache = config["training"]["cache"]
-    augmented = _augmented_epochs(phases, train, config)
-    plain_phase = any(not _augments(phase, config) for phase in phases)
-    of_a_row = feature_cache.row_bytes(suffix.input_shape[1:])
-    one, of_eval = train.contents.total * of_a_row, evaluation.contents.total * of_a_row
-    budget = _budget(work_dir, cache["max_bytes"], checkpoint.state_bytes(suffix))
-    begins: list[int] = []
-    if augmented:
-        is_auto = cache["views"] == "auto"
-        wanted = min(len(augmented), max(2, math.ceil(len(augmented) / _EPOCHS_PER_VIEW)) if is_auto else cache["views"])
-        between = min(_EPOCHS_PER_VIEW, len(augmented) / wanted)
-        begins = [augmented[math.floor(number * between)] for number in range(wanted)]
-        if is_auto:
-            begins = begins[: max(1, (budget - of_eval) // one)]
-    above, epoch = 0, 0
-    for phase in phases:
-        passes = _passes(phase, epoch, begins, train, config)
-        if parts := _split_further(classifier, suffix, phase, passes, train, config):
-            rows = passes * train.contents.total + evaluation.contents.total
-            above = max(above, rows * feature_cache.row_bytes(parts[1].input_shape[1:]))
-        epoch += phase["epochs"]
-    return _Needs(begins, len(augmented), plain_phase, one, of_eval, above, budget)
-
-
-def _number(begins: Sequence[int], epoch: int) -> int:
-    """Of the views that there are in an epoch."""
-    return sum(begin <= epoch for begin in begins)
-
-
-def _passes(
-    phase: Mapping[str, Any], epoch: int, begins: Sequence[int], train: dataset.Split, config: Mapping[str, Any]
-) -> int:
-    """The views that there are at the end of a phase, which begins with an epoch."""
-    return _number(begins, epoch + _epochs(phase, train, config) - 1) if _augments(phase, config) else 1
-
-
-def _split_further(
-    classifier: keras.Model,
-    suffix: keras.Model,
-    phase: Mapping[str, Any],
-    passes: int,
-    train: dataset.Split,
-    config: Mapping[str, Any],
-) -> tuple[keras.Model, keras.Model] | None:
-    """What stays frozen in a phase of the suffix, and what is above it; None if nothing does, or if no pass is saved."""
-    if passes >= _epochs(phase, train, config):
-        return None
-    return model.split_suffix(suffix, optimizers.trained_paths(classifier, [phase]))
-
-
-def _augmented_epochs(phases: Sequence[Mapping[str, Any]], train: dataset.Split, config: Mapping[str, Any]) -> list[int]:
-    """The numbers, over all phases, of the epochs that augment."""
-    found: list[int] = []
-    before = 0
-    for phase in phases:
-        if _augments(phase, config):
-            found += range(before, before + _epochs(phase, train, config))
-        before += phase["epochs"]
-    return found
-
-
-def _epochs(phase: Mapping[str, Any], train: dataset.Split, config: Mapping[str, Any]) -> int:
-    """The epochs of a phase that are begun."""
-    steps = math.ceil(train.contents.total / config["training"]["batch_size"])
-    return min(phase["epochs"], math.ceil(phase["max_steps"] / steps)) if phase["max_steps"] else phase["epochs"]
-
-
-def _budget(work_dir: Path, max_bytes: int | str, of_state: int) -> int:
-    """The bytes that kept features may have, beside the states of this and of earlier trainings."""
-    there = next(folder for folder in (work_dir, *work_dir.parents) if folder.exists())
-    of_states = segments.size(work_dir / "checkpoints")
-    free = shutil.disk_usage(there).free + segments.size(work_dir / _FEATURES)
-    allowed = round(_SHARE_OF_DISK * (free + of_states)) if isinstance(max_bytes, str) else max_bytes
-    return min(allowed - of_states, free) - of_state
 
 
 def _evaluation_batch_size(pictures: int, config: Mapping[str, Any]) -> int:
@@ -443,7 +317,3 @@ def _on_the_fly(
 ) -> FromPictures:
     progress.logger.log(level, "feature cache: %s; every epoch goes through the whole model", why)
     return FromPictures(classifier, train, evaluation, config)
-
-
-def _augments(phase: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    return phase["augmentation"] and config["augmentation"]["enabled"]

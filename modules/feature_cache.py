@@ -406,7 +406,7 @@ def _partners(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def _parts(plans: Sequence[_Plan], others: Mapping[Path, float] | None = None) -> dict[Path, float]:
-    """Which part of each segment is needed, for others besides."""
+    """Which part of each segment is needed, added to what others need of them."""
     found = dict(others or {})
     for plan in plans:
         for folder, part in plan.parts().items():

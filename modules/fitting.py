@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from modules import batches as sources
-from modules import callbacks, checkpoint, dataset, interrupts, optimizers, progress
+from modules import callbacks, checkpoint, dataset, devices, interrupts, optimizers, progress
 
 _WHEN_INTERRUPTED = "ends with the batch at hand, its state saved; once more ends it at once"
 
@@ -21,8 +21,6 @@ _WHEN_INTERRUPTED = "ends with the batch at hand, its state saved; once more end
 class Options(NamedTuple):
     """How to fit, apart from the recipe."""
 
-    jit_compile: bool | str = "auto"
-    """As `keras.Model.compile` takes it."""
     log_dir: str | None = None
     """Folder for TensorBoard's logs, a subfolder a phase; None writes none."""
     state_dir: Path | None = None
@@ -97,13 +95,15 @@ class _Phase:
 
     def run(self, state: checkpoint.State | None, interrupted: Callable[[], bool]) -> None:
         """Fit from a state on, or from the phase's start, until it ends; give the model the best weights so far."""
-        optimizer = self._optimizer()  # before anything is computed for a phase that is refused
+        optimizer = self._freeze_others()  # before anything is computed for a phase that is refused
         fitted = self._batches.begin(self._phase, self._epochs_before, interrupted)
         fitted.compile(
             optimizer,
             keras.losses.CategoricalCrossentropy(label_smoothing=self._config["label_smoothing"]),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-            jit_compile=self._options.jit_compile,
+            jit_compile=devices.jit_compile(
+                self._config["xla"], self._batches.kept and fitted.input_shape[1:], fitted.dtype_policy.name
+            ),
         )
         optimizer.build(fitted.trainable_variables)
         position = checkpoint.Position(phase=self._number, best=self._best.value)
@@ -117,8 +117,8 @@ class _Phase:
         done = checkpoint.Position(phase=self._number + 1, best=self._best.value)
         self._saved.save(checkpoint.State.of(done, self._batches.model, None, self._best.weights))
 
-    def _optimizer(self) -> keras.optimizers.Optimizer:
-        """That of the phase; what it leaves alone is frozen."""
+    def _freeze_others(self) -> keras.optimizers.Optimizer:
+        """Freeze what the phase does not train, say what it trains, and return its optimizer."""
         rates = optimizers.rates_of(self._classifier, self._phase)
         optimizers.freeze(self._classifier, rates)
         sizes = {path: math.prod(v.shape) for path, v in optimizers.learnable_variables(self._classifier).items()}

@@ -82,7 +82,8 @@ def split_suffix(suffix: keras.Model, trained: Collection[str]) -> tuple[keras.M
       trained: paths of the variables that the phase trains.
 
     Returns:
-      The part that stays frozen, from features to features, and the part above it; as for `split`.
+      The part that stays frozen, from features to features, and the part above it; as for `split`. None if nothing stays
+      frozen.
     """
     layers, lowest = _layers(suffix, trained)
     if lowest == 0:

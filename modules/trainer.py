@@ -118,7 +118,7 @@ def train(inputs: Inputs, config: Mapping[str, Any], log_dir: str | None, only_i
         kind = f"{policy}-{'features' if source.kept else 'pictures'}"
         state_dir = work_dir / "checkpoints" / f"{identity(inputs, config)}-{kind}"
         checkpoint.prune(state_dir.parent, keep=state_dir.name)
-        options = fitting.Options(jit_compile, log_dir, state_dir)
+        options = fitting.Options(log_dir, state_dir)
         score = fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
     return Trained(in_float32(classifier, inputs.train, config), source, state_dir, score)
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from configs import schema
-from modules import batches, dataset, feature_cache, model, optimizers, progress, segments, trainer
+from modules import batches, dataset, feature_cache, model, needs, optimizers, progress, segments, trainer
 from tests.modules import trainings
 from tests.modules.test_dataset import write_split
 
@@ -344,11 +344,11 @@ def test_a_quarter_of_the_free_disk_may_be_taken_by_what_is_kept(tmp_path: Path,
     for name, length in (("features", 300), ("checkpoints", 100)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "kept").write_bytes(bytes(length))
-    monkeypatch.setattr(batches.shutil, "disk_usage", lambda _: SimpleNamespace(free=1600))
+    monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: SimpleNamespace(free=1600))
     # A quarter of 2,000 is 500, of which the states have 100, and will have 50 more.
-    assert batches._budget(tmp_path, "auto", 50) == 350
-    assert batches._budget(tmp_path, 10**6, 50) == 1850, "all that is free, and what may be evicted"
-    assert batches._budget(tmp_path, 200, 50) == 50
+    assert needs._budget(tmp_path, "auto", 50) == 350
+    assert needs._budget(tmp_path, 10**6, 50) == 1850, "all that is free, and what may be evicted"
+    assert needs._budget(tmp_path, 200, 50) == 50
 
 
 @pytest.mark.parametrize(
@@ -536,8 +536,10 @@ def test_what_is_above_the_prefix_is_kept_only_beside_all_views(tmp_path: Path, 
         with caplog.at_level(logging.INFO, progress.logger.name):
             _, source, _, _ = prepared(tmp_path / str(number), {"training": options})
         assert (source.begin(HEAD, 0) is source.model) == (number > 0)
+        source.begin(FINETUNE, 2)
         source.training(FINETUNE, 2, 0)
         assert len(source._augmented) == 2
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert caplog.text.count("0.0 MB further up; ") == 1
     assert caplog.text.count("0.0 MB further up, which do not fit; ") == 2
 
@@ -593,6 +595,23 @@ def test_views_that_an_earlier_run_left_for_later_epochs_are_not_the_first_to_ma
         source(20, {"training": {"cache": {"views": 3, "max_bytes": room}}})._views(FINETUNE, 2, lambda: False)
     assert "used longest ago, are evicted" in caplog.text
     assert computed(caplog) == [1, 1, 1]
+
+
+def test_what_is_no_longer_needed_of_a_view_makes_way_for_what_is_new_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"cache": {"views": 1, "max_bytes": STATE + 27 * feature_cache.row_bytes((2, 2, 512)) + 10_000}}
+    config, inputs = trainings.config(tmp_path, {"training": options}), trainings.inputs(tmp_path)
+    classifier = trainer.build(inputs.train, config, "float32")
+    pictures = dataset.read([*inputs.train.files, *inputs.evaluation.files], 32, 32, ["0", "1", "2"])
+    for places, made in ((np.arange(20), 20), (np.arange(7, 27), 20)):
+        gc.collect()
+        caplog.clear()
+        with caplog.at_level(logging.INFO, progress.logger.name):
+            source = batches.prepare(classifier, pictures.part(places), inputs.evaluation, config, tmp_path / "work")
+        assert source.kept
+        assert computed(caplog)[-1] == made
+        del source
 
 
 def test_a_disk_that_is_full_has_block_5_run_in_each_epoch(

@@ -314,7 +314,7 @@ def test_small_gradients_are_not_lost_in_float16(views: int, tmp_path: Path) -> 
         source = sources.prepare(classifier, inputs.train, inputs.evaluation, config, tmp_path / policy)
         assert (source.kept is None) == (views == 0)
         found[policy] = SmallGradients(source, config["training"]["phases"][0])
-        options = fitting.Options(False, callbacks=(found[policy],))
+        options = fitting.Options(callbacks=(found[policy],))
         fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
     exact, ours = found["float32"], found["mixed_float16"]
     assert ours.lost == pytest.approx(exact.lost, abs=0.002)
@@ -456,7 +456,7 @@ def test_class_weights_reach_the_loss_of_mixed_pictures_and_no_evaluation(tmp_pa
         layer.moving_mean.assign(np.zeros(layer.moving_mean.shape))
         layer.moving_variance.assign(np.ones(layer.moving_variance.shape))
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: measured.update(logs))
-    fitting.fit(classifier, source, counts, config["training"], fitting.Options(False, callbacks=(watch,)))
+    fitting.fit(classifier, source, counts, config["training"], fitting.Options(callbacks=(watch,)))
     assert measured["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     evaluated = [
         -np.log(np.asarray(classifier(images)))[labels == 1] for images, labels in source.evaluation().as_numpy_iterator()
@@ -484,7 +484,7 @@ def test_an_evaluation_that_is_no_number_ends_training_and_says_what_to_try(epoc
     config, inputs = trainings.config(tmp_path), trainings.inputs(tmp_path)
     classifier = trainer.build(inputs.train, config, "float32")
     source = sources.FromPictures(classifier, inputs.train, inputs.evaluation, config)
-    options = fitting.Options(False, callbacks=(NoNumber(epoch),))
+    options = fitting.Options(callbacks=(NoNumber(epoch),))
     with pytest.raises(
         callbacks.TrainingError,
         match=rf"the eval loss is no longer finite in phase head, epoch {epoch + 1}, .*learning_rates",

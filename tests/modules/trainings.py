@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from configs import schema
-from modules import dataset, folds, progress, trainer
+from modules import batches, dataset, folds, progress, trainer
 from tests.modules.test_dataset import write_split
 
 BASE = {
@@ -29,6 +29,9 @@ BASE = {
         ],
     },
 }
+
+# So that a view of a few pictures can be interrupted.
+batches._PIXELS_AT_ONCE = 0
 
 
 def merged(base: Any, changes: dict[str, Any]) -> Any:
