@@ -149,9 +149,10 @@ class FromFeatures:
     def begin(self, phase: Mapping[str, Any], epoch: int, interrupted: Callable[[], bool] = lambda: False) -> keras.Model:
         """Begin a phase, and return what it fits: the suffix, or what is above all that stays frozen in it."""
         self._above = None
-        saves = needs.saves_passes(phase, epoch, self._begins, self._train, self._config)
+        if not (self._keeps_above and needs.saves_passes(phase, epoch, self._begins, self._train, self._config)):
+            return self.model
         parts = model.split_suffix(self.model, optimizers.trained_paths(self._classifier, [phase]))
-        if parts is None or not saves or not self._keeps_above:
+        if parts is None:
             return self.model
         frozen, top = parts
         above = _Above(self._cache.above(frozen), self._made)

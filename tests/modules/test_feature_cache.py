@@ -47,6 +47,11 @@ def view(root: Path, split: dataset.Split, **options: Any) -> feature_cache.View
     return found
 
 
+def full(*_: object) -> None:
+    """Stand in the way of all writing, as a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def computed(caplog: pytest.LogCaptureFixture) -> list[int]:
     """How many pictures went through the prefix for each view."""
     return [record.args[1] for record in caplog.records if record.msg.startswith("%s: %d pictures,")]
@@ -399,10 +404,6 @@ def test_a_disk_that_becomes_full_later_leaves_the_views_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, source, _, config = prepared(tmp_path)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     monkeypatch.setattr(segments.Writer, "add", full)
     with caplog.at_level(logging.WARNING, progress.logger.name):
         for epoch in (2, 3):
@@ -463,13 +464,6 @@ def test_a_phase_without_augmentation_gets_the_plain_pictures(tmp_path: Path) ->
 HEAD, FINETUNE = trainings.config(Path())["training"]["phases"]
 
 
-def above_block5(classifier: keras.Model, source: batches.Batches) -> tuple[keras.Model, keras.Model]:
-    """What stays frozen beside the prefix while the head alone is trained, and what is above it."""
-    parts = model.split_suffix(source.model, optimizers.trained_paths(classifier, [HEAD]))
-    assert parts is not None
-    return parts
-
-
 @pytest.mark.parametrize("changes", [{}, {"augmentation": {"mix": "cutmix"}}])
 def test_a_phase_that_trains_the_head_alone_is_fed_with_what_block_5_makes_of_the_views(
     tmp_path: Path, changes: dict, caplog: pytest.LogCaptureFixture
@@ -480,7 +474,9 @@ def test_a_phase_that_trains_the_head_alone_is_fed_with_what_block_5_makes_of_th
         top = source.begin(head, 0)
     assert computed(caplog) == [7, 20]
     assert "view 1 at block5_pool: 20 pictures" in caplog.text
-    frozen, _ = above_block5(classifier, source)
+    parts = model.split_suffix(source.model, optimizers.trained_paths(classifier, [head]))
+    assert parts is not None
+    frozen, _ = parts
     assert [layer.name for layer in top.layers[1:]] == ["head"]
     view = source._augmented[0]
     features, labels = next(iter(source.training(head, 0, 0)[0]))
@@ -618,10 +614,6 @@ def test_a_disk_that_is_full_has_block_5_run_in_each_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, source, _, _ = prepared(tmp_path)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     monkeypatch.setattr(segments.Writer, "add", full)
     with caplog.at_level(logging.INFO, progress.logger.name):
         assert source.begin(HEAD, 0) is source.model
