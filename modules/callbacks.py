@@ -13,9 +13,38 @@ import numpy as np
 
 from modules import checkpoint
 
+_SECONDS_BETWEEN_LOOKS = 0.5
+
 
 class TrainingError(RuntimeError):
     """A training that can't go on; the message says what to try."""
+
+
+class CallbackList(keras.callbacks.CallbackList):
+    """Keras's, which tells what a step measured at the first and the last one of an epoch, and now and then between them.
+
+    To tell it is to wait for the device, which has nothing to do meanwhile.
+
+    Args:
+      callbacks: those that are called.
+      options: as Keras's.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], **options: Any):
+        super().__init__(list(callbacks), add_history=True, **options)
+        self._told = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Call all, with what was measured if it is time for that."""
+        now = time.monotonic()
+        due = batch == 0 or batch + 1 == self.params["steps"] or now - self._told >= _SECONDS_BETWEEN_LOOKS
+        if due:
+            self._told = now
+        super().on_train_batch_end(batch, logs if due else None)
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Call all; what a part of the eval split measures is of no interest."""
+        super().on_test_batch_end(batch)
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -98,12 +127,12 @@ class StopOnNaN(keras.callbacks.Callback):
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Look at the loss."""
-        self._check(logs, "loss", f"step {batch + 1}")
+        """Look at the loss, the mean of the epoch's so far."""
+        self._check(logs, "loss", f"by step {batch + 1}")
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Look at the eval split's loss: weights that can't be evaluated are no result, and make none."""
-        self._check(logs, "eval loss", "its end")
+        self._check(logs, "eval loss", "at its end")
 
     def _check(self, logs: Mapping[str, Any] | None, what: str, where: str) -> None:
         if not math.isfinite((logs or {}).get("loss", 0.0)):

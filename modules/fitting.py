@@ -156,15 +156,15 @@ class _Phase:
             interrupted,
         )
         through = 1 if position.step else others or phase["epochs"]
+        epochs, steps = min(position.epoch + through, phase["epochs"]), self._steps - position.step
         fitted.fit(
             training,
             validation_data=batches.evaluation(),
             initial_epoch=position.epoch,
-            epochs=min(position.epoch + through, phase["epochs"]),
-            steps_per_epoch=self._steps - position.step,
+            epochs=epochs,
+            steps_per_epoch=steps,
             shuffle=False,
-            callbacks=[*self._callbacks(position), saver],
-            verbose=0,
+            callbacks=callbacks.CallbackList([*self._callbacks(position), saver], model=fitted, epochs=epochs, steps=steps),
         )
         return saver.ended
 

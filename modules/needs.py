@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,25 +157,28 @@ def _above_bytes(
     config: Mapping[str, Any],
 ) -> int:
     """What the phases need that train only what is further up; what one has used is in use until the process ends."""
-    total, epoch = 0, 0
-    for phase in phases:
+    total = 0
+    for phase, epoch in _with_first_epochs(phases):
         parts = model.split_suffix(suffix, optimizers.trained_paths(classifier, [phase]))
         if parts is not None and saves_passes(phase, epoch, begins, train, config):
             rows = _views_at_end(phase, epoch, begins, train, config) * train.contents.total + evaluation.contents.total
             total += rows * feature_cache.row_bytes(parts[1].input_shape[1:])
-        epoch += phase["epochs"]
     return total
 
 
 def _augmented_epochs(phases: Sequence[Mapping[str, Any]], train: dataset.Split, config: Mapping[str, Any]) -> list[int]:
     """The numbers, over all phases, of the epochs that augment."""
-    found: list[int] = []
-    before = 0
-    for phase in phases:
-        if augments(phase, config):
-            found += range(before, before + _epochs(phase, train, config))
-        before += phase["epochs"]
-    return found
+    return [
+        epoch + number
+        for phase, epoch in _with_first_epochs(phases)
+        if augments(phase, config)
+        for number in range(_epochs(phase, train, config))
+    ]
+
+
+def _with_first_epochs(phases: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Each phase, and the number of its first epoch over all of them."""
+    return zip(phases, itertools.accumulate((phase["epochs"] for phase in phases), initial=0), strict=False)
 
 
 def _epochs(phase: Mapping[str, Any], train: dataset.Split, config: Mapping[str, Any]) -> int:

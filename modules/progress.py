@@ -15,8 +15,6 @@ import keras
 
 logger = logging.getLogger("finetune.progress")
 
-_SECONDS_BETWEEN_STEPS = 0.5
-
 
 class ProgressLogger(keras.callbacks.Callback):
     """Logs where a phase is, and each epoch's result.
@@ -32,7 +30,7 @@ class ProgressLogger(keras.callbacks.Callback):
         super().__init__()
         self._phase, self._epochs, self._steps, self._done = phase, epochs, steps, done
         self._epoch = 0
-        self._epoch_started = self._last_said = 0.0
+        self._epoch_started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note when the epoch began."""
@@ -40,12 +38,10 @@ class ProgressLogger(keras.callbacks.Callback):
         self._epoch_started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Say now and then where the epoch is."""
-        now = time.monotonic()
-        if now - self._last_said >= _SECONDS_BETWEEN_STEPS:
-            self._last_said = now
+        """Say where the epoch is, whenever a loss is told."""
+        if logs:
             where = f"{self._phase} epoch {self._epoch}/{self._epochs}, step {self._done + batch + 1}/{self._steps}"
-            logger.info("%s, loss %.4f", where, (logs or {}).get("loss", 0.0), extra={"transient": True})
+            logger.info("%s, loss %.4f", where, logs["loss"], extra={"transient": True})
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Say how the epoch ended."""

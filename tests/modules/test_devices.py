@@ -7,30 +7,35 @@ import tensorflow as tf
 
 from modules import devices
 
+AMD_AVX2 = {"vendor_id": "AuthenticAMD", "flags": "sse2 avx2"}
+AMD_AVX512 = {"vendor_id": "AuthenticAMD", "flags": "sse2 avx2 avx512f"}
+INTEL_AVX512 = {"vendor_id": "GenuineIntel", "flags": "sse2 avx2 avx512f"}
+
 
 @pytest.mark.parametrize(
-    ("setting", "kept", "avx512", "policy", "expected"),
+    ("setting", "kept", "cpu", "policy", "expected"),
     [
-        (True, (2, 2, 512), True, "float32", True),
-        (False, (14, 14, 512), False, "float32", False),
-        ("auto", None, False, "float32", "auto"),
-        ("auto", (14, 14, 512), False, "float32", True),
-        ("auto", (14, 14, 512), True, "float32", False),
-        ("auto", (4, 4, 512), True, "float32", True),
-        ("auto", (4, 4, 512), True, "mixed_bfloat16", False),
-        ("auto", (2, 8, 512), True, "float32", False),
-        ("auto", (2, 8, 512), False, "float32", False),
+        (True, (2, 2, 512), INTEL_AVX512, "float32", True),
+        (False, (14, 14, 512), AMD_AVX2, "float32", False),
+        ("auto", None, AMD_AVX2, "float32", "auto"),
+        ("auto", (14, 14, 512), AMD_AVX2, "float32", True),
+        ("auto", (14, 14, 512), INTEL_AVX512, "float32", False),
+        ("auto", (4, 4, 512), INTEL_AVX512, "float32", True),
+        ("auto", (4, 4, 512), INTEL_AVX512, "mixed_bfloat16", False),
+        ("auto", (4, 4, 512), AMD_AVX512, "float32", False),
+        ("auto", (2, 8, 512), INTEL_AVX512, "float32", False),
+        ("auto", (2, 8, 512), AMD_AVX2, "float32", False),
     ],
 )
 def test_a_step_on_kept_features_is_compiled_where_that_gains(
     setting: bool | str,
     kept: tuple[int, int, int] | None,
-    avx512: bool,
+    cpu: dict[str, str],
     policy: str,
     expected: bool | str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: {"avx2", "avx512f"} if avx512 else {"avx2"})
+    monkeypatch.setattr(devices, "_cpu", cpu.__getitem__)
     assert devices.jit_compile(setting, kept, policy) == expected
 
 
@@ -51,8 +56,10 @@ def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(
     assert devices.precision(setting) == expected
 
 
-def test_the_flags_of_this_cpu_are_read() -> None:
+def test_what_this_cpu_is_is_read() -> None:
     assert "sse2" in devices._cpu_flags(), "every x86_64 has it"
+    assert devices._cpu("vendor_id") in {"AuthenticAMD", "GenuineIntel"}
+    assert devices._cpu("nothing") == ""
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_another_seed_gives_another_model(undisturbed: dict[str, list[np.ndarray
 
 def test_a_loss_that_is_no_number_ends_training_and_says_what_to_try(tmp_path: Path) -> None:
     phases = [{"name": "wild", "epochs": 3, "learning_rates": [["head/.*", 1e30], [".*", None]]}]
-    with pytest.raises(callbacks.TrainingError, match=r"phase wild, epoch \d, step \d.*lower learning_rates.*clip_norm"):
+    with pytest.raises(callbacks.TrainingError, match=r"phase wild, epoch \d, by step \d.*lower learning_rates.*clip_norm"):
         trainings.train(tmp_path, {"training": {"phases": phases}})
 
 
@@ -490,6 +490,36 @@ def test_an_evaluation_that_is_no_number_ends_training_and_says_what_to_try(epoc
         match=rf"the eval loss is no longer finite in phase head, epoch {epoch + 1}, .*learning_rates",
     ):
         fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], options)
+
+
+class Told(keras.callbacks.Callback):
+    """Notes at which steps it is told what was measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_training: list[list[str]] = []
+        self.of_evaluation: list[list[str]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.of_training.append(sorted(logs))
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.of_evaluation.append(sorted(logs))
+
+
+@pytest.mark.parametrize(("seconds", "between"), [(1e9, []), (0.0, ["accuracy", "loss"])])
+def test_the_device_is_waited_for_at_an_epochs_ends_and_now_and_then(
+    seconds: float, between: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN_LOOKS", seconds)
+    config, inputs = trainings.config(tmp_path, {"training": {"batch_size": 4}}), trainings.inputs(tmp_path)
+    classifier = trainer.build(inputs.train, config, "float32")
+    source = sources.prepare(classifier, inputs.train, inputs.evaluation, config, tmp_path)
+    told = Told()
+    fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], fitting.Options(callbacks=(told,)))
+    all_of_it = ["accuracy", "loss"]
+    assert told.of_training == [all_of_it, between, between, between, all_of_it] * 4
+    assert told.of_evaluation == [[], []] * 4
 
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy"])

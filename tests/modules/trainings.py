@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from configs import schema
-from modules import batches, dataset, folds, progress, trainer
+from modules import batches, callbacks, dataset, folds, trainer
 from tests.modules.test_dataset import write_split
 
 BASE = {
@@ -80,7 +80,7 @@ def cross_validate(
 def main() -> None:
     """Train, or cross-validate, say where that is, and write the weights, or the probabilities, down."""
     folder, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
-    progress._SECONDS_BETWEEN_STEPS = 0.0
+    callbacks._SECONDS_BETWEEN_LOOKS = 0.0
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
     if len(sys.argv) > 3:
         np.save(folder / "probabilities.npy", cross_validate(folder, changes, int(sys.argv[3])).probabilities)
