@@ -21,26 +21,30 @@ class TrainingError(RuntimeError):
 
 
 class CallbackList(keras.callbacks.CallbackList):
-    """Keras's, which tells what a step measured at the first and the last one of an epoch, and now and then between them.
+    """Keras's, which tells what a step measured now and then: to tell it is to wait for the device.
 
-    To tell it is to wait for the device, which has nothing to do meanwhile.
+    It is told at the first step of an epoch and the last two, twice a second between them, and when the process is asked to
+    end: so no state is kept whose loss nobody has looked at.
 
     Args:
       callbacks: those that are called.
+      interrupted: says whether the process was asked to end.
       options: as Keras's.
     """
 
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], **options: Any):
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], interrupted: Callable[[], bool], **options: Any):
         super().__init__(list(callbacks), add_history=True, **options)
+        self._interrupted = interrupted
         self._told = 0.0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Call all, with what was measured if it is time for that."""
-        now = time.monotonic()
-        due = batch == 0 or batch + 1 == self.params["steps"] or now - self._told >= _SECONDS_BETWEEN_LOOKS
-        if due:
-            self._told = now
-        super().on_train_batch_end(batch, logs if due else None)
+        is_at_an_end = batch == 0 or batch + 2 >= self.params["steps"]
+        if is_at_an_end or self._interrupted() or time.monotonic() - self._told >= _SECONDS_BETWEEN_LOOKS:
+            super().on_train_batch_end(batch, logs)
+            self._told = time.monotonic()
+        else:
+            super().on_train_batch_end(batch)
 
     def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Call all; what a part of the eval split measures is of no interest."""
@@ -112,7 +116,7 @@ class StopAfterSteps(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with an error as soon as the loss is no number, in training or in evaluation.
+    """Ends training with an error when the loss turns out to be no number, in training or in evaluation.
 
     Args:
       where: of the training, for the message.
@@ -129,6 +133,10 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look at the loss, the mean of the epoch's so far."""
         self._check(logs, "loss", f"by step {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Look at the loss of all of the epoch's steps."""
+        self._check(logs, "loss", "at its end")
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Look at the eval split's loss: weights that can't be evaluated are no result, and make none."""
@@ -195,7 +203,7 @@ class SaveState(keras.callbacks.Callback):
         """Move on by a step."""
         self._position.step += 1
         if self._to_come:  # the end of the epoch saves, evaluated
-            self._between_steps(due=time.monotonic() - self._saved_at > self._seconds)
+            self._between_steps(due=bool(logs) and time.monotonic() - self._saved_at > self._seconds)
 
     def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """End an evaluation if asked to: the next run does the epoch's last step again, and then evaluates."""

@@ -164,7 +164,9 @@ class _Phase:
             epochs=epochs,
             steps_per_epoch=steps,
             shuffle=False,
-            callbacks=callbacks.CallbackList([*self._callbacks(position), saver], model=fitted, epochs=epochs, steps=steps),
+            callbacks=callbacks.CallbackList(
+                [*self._callbacks(position), saver], interrupted, model=fitted, epochs=epochs, steps=steps
+            ),
         )
         return saver.ended
 

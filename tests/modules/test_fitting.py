@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from modules import batches as sources
-from modules import callbacks, dataset, devices, fitting, progress, trainer
+from modules import callbacks, checkpoint, dataset, devices, fitting, progress, trainer
 from tests.modules import trainings
 
 ON_THE_FLY = {"training": {"cache": {"views": 0}}}
@@ -518,8 +518,16 @@ def test_the_device_is_waited_for_at_an_epochs_ends_and_now_and_then(
     told = Told()
     fitting.fit(classifier, source, inputs.train.contents.counts, config["training"], fitting.Options(callbacks=(told,)))
     all_of_it = ["accuracy", "loss"]
-    assert told.of_training == [all_of_it, between, between, between, all_of_it] * 4
+    assert told.of_training == [all_of_it, between, between, all_of_it, all_of_it] * 4
     assert told.of_evaluation == [[], []] * 4
+
+
+def test_no_state_is_saved_whose_loss_nobody_has_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN_LOOKS", 1e9)
+    monkeypatch.setattr(checkpoint.Checkpoint, "begin", lambda _, state: steps.append(state.position.step))
+    trainings.train(tmp_path, {"training": {"batch_size": 4, "save_seconds": 1e-9}})
+    assert [step for step in steps if step] == [1, 4] * 4
 
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy"])
