@@ -80,10 +80,10 @@ def jit_compile(setting: bool | str, kept: tuple[int, int, int] | None, policy: 
     """Return whether XLA compiles the training step, as `keras.Model.compile` takes it.
 
     On a CPU with AVX2 a step on kept features (block 5 and a head; 32 of 8 x 8 x 512, 64 of 3 x 3 x 512) took 0.61 and 0.28
-    s compiled, 1.29 s not. On Intel's with AVX-512, in float32, 32 of 3 x 3, 4 x 4, 7 x 7 and 14 x 14 took 56, 86, 204 and
-    763 ms compiled, and 94, 114, 207 and 670 ms not; in bfloat16 compiled took longer from 4 x 4 on. On AMD's (Zen 4), where
-    3 x 3, 4 x 4 and 7 x 7 took 74, 112 and 302 ms compiled, and 73, 103 and 266 ms not, it never gains, and to compile takes
-    1.3 s. At 2 x 2 it is thirty times as long everywhere.
+    s compiled, 1.29 s not. On one with AVX-512 (taken for Intel's), in float32, 32 of 3 x 3, 4 x 4, 7 x 7 and 14 x 14 took
+    56, 86, 204 and 763 ms compiled, and 94, 114, 207 and 670 ms not; in bfloat16 compiled took longer from 4 x 4 on. On
+    AMD's (Zen 4), where 3 x 3, 4 x 4 and 7 x 7 took 74, 112 and 302 ms compiled, and 73, 103 and 266 ms not, it never gains,
+    and to compile takes 1.3 s. At 2 x 2 it is thirty times as long everywhere.
 
     Args:
       setting: True, False, or `auto`: yes on kept features where it gains, which Keras's own `auto` does not see, and
